@@ -1,0 +1,100 @@
+r"""Draws the parts of the documentation that follow from code: `python docs/build.py [--check]`.
+
+These are the state diagrams and, in the manuals of the daemons, the options. A part stands between two
+comments: `<!-- drawn: NAME -->` and `<!-- end -->`, or in a manual `.\" drawn: NAME` and `.\" end`. With
+`--check` nothing is written, and pages that differ from what the code draws make the command fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmapp.cli.arguments import parser_for
+from cmapp.core import lifecycle, pursuit, session
+from cmapp.guest import settings as guest
+from cmapp.host import settings as host
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cmapp.core.record import Record
+
+DOCS = Path(__file__).parent
+COMMENT = r'^(?:<!--|\.\\")'
+PART = re.compile(
+    rf"(?P<open>{COMMENT} drawn: (?P<name>\S+)[^\n]*\n).*?(?P<close>{COMMENT} end\b)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def mermaid(table: Mapping[tuple[Any, Any], Any]) -> str:
+    """Return the state diagram of a machine, with one arrow for all events that do the same.
+
+    An entry of the table is the next state, or that and the actions, or None for what cannot happen.
+    """
+    arrows: dict[tuple[Any, Any, tuple[Any, ...]], list[str]] = defaultdict(list)
+    for (state, event), entry in table.items():
+        if entry is not None:
+            target, actions = entry if isinstance(entry, tuple) else (entry, ())
+            arrows[state, target, actions].append(event.value)
+    first, event = next(iter(table))
+    every = len(type(event).__members__)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}"]
+    for (state, target, actions), events in arrows.items():
+        done = f" / {', '.join(action.value for action in actions)}" if actions else ""
+        said = ", ".join(events) if len(events) < every else "anything"
+        lines.append(f"    {state.value} --> {target.value}: {said}{done}")
+    left = {state for state, target, _ in arrows if state is not target}
+    lines += [f"    {state.value} --> [*]" for state in type(first) if state not in left]
+    return "\n".join([*lines, "```", ""])
+
+
+def options(kind: type[Record]) -> str:
+    """Return the list of a daemon's options in mdoc, as its `--help` tells them."""
+    lines = [".Bl -tag -width Ds"]
+    for action in parser_for(kind, "", "", "")._actions:  # noqa: SLF001 - what --help reads, by no other name
+        flags = " , ".join(f"Fl {flag[1:]}" for flag in action.option_strings)
+        metavar = f' Ar "{action.metavar}"' if action.metavar else ""
+        about = (action.help or "").replace("--", r"\-\-")
+        lines += [f".It {flags}{metavar}", about]
+    return "\n".join([*lines, ".El", ""])
+
+
+PARTS = {
+    "cmappmgr": options(host.Settings),
+    "cmappserver": options(guest.Settings),
+    "lifecycle": mermaid(lifecycle.TABLE),
+    "pursuit": mermaid(pursuit.TABLE),
+    "session": mermaid(session.TABLE),
+}
+
+
+def main() -> int:
+    """Redraw, or compare, every page; return the exit code."""
+    parser = argparse.ArgumentParser(description="Draw the parts of the documentation that follow from code.")
+    parser.add_argument(
+        "--check", action="store_true", help="only fail if a page differs from what the code draws"
+    )
+    check = parser.parse_args().check
+    wrong: list[str] = []
+    placed: set[str] = set()
+    for page in sorted([*DOCS.glob("*.md"), *DOCS.glob("man/*.[158]")]):
+        old = page.read_text()
+        new = PART.sub(lambda part: part["open"] + PARTS[part["name"]] + part["close"], old)
+        placed |= {part["name"] for part in PART.finditer(old)}
+        if new != old and check:
+            wrong.append(f"{page}: not what the code draws; ./run docs redraws it")
+        elif new != old:
+            page.write_text(new)
+    wrong += [f"no page has a place for {name}" for name in PARTS if name not in placed]
+    print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
