@@ -1,0 +1,1 @@
+"""The commands: arguments in, exit code out, and the only places that call sys.exit."""

@@ -1,0 +1,1 @@
+"""Reaching the other side: addresses, TLS and the link."""
