@@ -1,8 +1,8 @@
-r"""Draws the parts of the documentation that follow from code: `python docs/build.py [--check]`.
+"""Draws the parts of the documentation that follow from code: `python docs/build.py [--check]`.
 
-These are the state diagrams and, in the manuals of the daemons, the options. A part stands between two
-comments: `<!-- drawn: NAME -->` and `<!-- end -->`, or in a manual `.\" drawn: NAME` and `.\" end`. With
-`--check` nothing is written, and pages that differ from what the code draws make the command fail.
+These are the diagrams of the state machines. A part stands between two comments, `<!-- drawn: NAME -->` and
+`<!-- end -->`. With `--check` nothing is written, and pages that differ from what the code draws make the
+command fail.
 """
 
 from __future__ import annotations
@@ -14,22 +14,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmapp.cli.arguments import parser_for
 from cmapp.core import lifecycle, pursuit, session
-from cmapp.guest import settings as guest
-from cmapp.host import settings as host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cmapp.core.record import Record
-
 DOCS = Path(__file__).parent
-COMMENT = r'^(?:<!--|\.\\")'
-PART = re.compile(
-    rf"(?P<open>{COMMENT} drawn: (?P<name>\S+)[^\n]*\n).*?(?P<close>{COMMENT} end\b)",
-    re.MULTILINE | re.DOTALL,
-)
+PART = re.compile(r"(?P<open>^<!-- drawn: (?P<name>\S+) -->\n).*?(?P<close>^<!-- end -->)", re.MULTILINE | re.DOTALL)
 
 
 def mermaid(table: Mapping[tuple[Any, Any], Any]) -> str:
@@ -54,20 +45,7 @@ def mermaid(table: Mapping[tuple[Any, Any], Any]) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def options(kind: type[Record]) -> str:
-    """Return the list of a daemon's options in mdoc, as its `--help` tells them."""
-    lines = [".Bl -tag -width Ds"]
-    for action in parser_for(kind, "", "", "")._actions:  # noqa: SLF001 - what --help reads, by no other name
-        flags = " , ".join(f"Fl {flag[1:]}" for flag in action.option_strings)
-        metavar = f' Ar "{action.metavar}"' if action.metavar else ""
-        about = (action.help or "").replace("--", r"\-\-")
-        lines += [f".It {flags}{metavar}", about]
-    return "\n".join([*lines, ".El", ""])
-
-
 PARTS = {
-    "cmappmgr": options(host.Settings),
-    "cmappserver": options(guest.Settings),
     "lifecycle": mermaid(lifecycle.TABLE),
     "pursuit": mermaid(pursuit.TABLE),
     "session": mermaid(session.TABLE),
@@ -77,13 +55,11 @@ PARTS = {
 def main() -> int:
     """Redraw, or compare, every page; return the exit code."""
     parser = argparse.ArgumentParser(description="Draw the parts of the documentation that follow from code.")
-    parser.add_argument(
-        "--check", action="store_true", help="only fail if a page differs from what the code draws"
-    )
+    parser.add_argument("--check", action="store_true", help="only fail if a page differs from what the code draws")
     check = parser.parse_args().check
     wrong: list[str] = []
     placed: set[str] = set()
-    for page in sorted([*DOCS.glob("*.md"), *DOCS.glob("man/*.[158]")]):
+    for page in sorted(DOCS.glob("*.md")):
         old = page.read_text()
         new = PART.sub(lambda part: part["open"] + PARTS[part["name"]] + part["close"], old)
         placed |= {part["name"] for part in PART.finditer(old)}
