@@ -1,0 +1,100 @@
+"""`cmappmgr`: launches one application in a guest, watches it, and exits with its exit code.
+
+Responsible for arguments in and the exit code out. The invariant: whatever goes wrong is one line on standard
+error and an exit code of the table in core/outcome.py, never a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cmapp.cli.arguments import parser_for, settings_of
+from cmapp.core.outcome import Failed, Verdict, exit_code
+from cmapp.errors import SettingsError
+from cmapp.host.journal import STDERR, SYSLOG_SOCKET, Journal, complain
+from cmapp.host.manager import Manager, internal_error
+from cmapp.host.report import Reporter
+from cmapp.host.settings import CONFIG_FILE, Settings, new_run_id, task_of
+from cmapp.net.address import parse_address
+from cmapp.net.tls import client_context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+USAGE = "cmappmgr [OPTIONS] GUEST[:PORT] -- COMMAND [ARG...]"
+ABOUT = "Launch COMMAND in GUEST through its cmappserver, watch it, and exit with its exit code."
+
+
+def main(syslog: str = SYSLOG_SOCKET) -> NoReturn:
+    """Run `cmappmgr` and leave with its exit code; `syslog` is the socket that syslogd reads."""
+    # Nothing is left to be flushed, and an orderly end of the interpreter would take ten milliseconds.
+    os._exit(_run(sys.argv[1:], syslog))
+
+
+def _run(arguments: Sequence[str], syslog: str) -> int:
+    try:
+        _fill_standard_descriptors()
+        return exit_code(_manage(arguments, syslog))
+    except SettingsError as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        problem = "interrupted before anything was launched"
+    except Exception as error:  # noqa: BLE001 - a defect of ours is one line too
+        problem = internal_error(error)
+    complain(problem)
+    return exit_code(Failed(problem))
+
+
+def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
+    options, command = _cut(arguments)
+    parser = parser_for(Settings, "cmappmgr", USAGE, ABOUT)
+    parser.add_argument("guest", metavar="GUEST[:PORT]", help="the guest, by the name that its certificate bears")
+    given, surplus = parser.parse_known_args(options)
+    if command is None:
+        raise SettingsError(f"there is no -- before the command: the usage is {USAGE}")
+    if surplus:
+        parser.error(f"{surplus[0]} is neither an option nor GUEST[:PORT]")
+    settings = settings_of(Settings, given, default_file=CONFIG_FILE)
+    socket = syslog if settings.syslog else None
+    subject = _subject(settings, given.guest, command)
+    journal = Journal(settings.log_file, subject, syslog=socket, verbose=settings.verbose)
+    try:
+        task = task_of(settings, given.guest, command, new_run_id())
+        reporter = Reporter(journal, settings, task)
+        context = client_context(settings.keys, allow_tls12=settings.allow_tls12)
+    except SettingsError as error:
+        journal.refuse(str(error))
+        return Failed(str(error))
+    return Manager(settings, task, context, reporter).run()
+
+
+def _subject(settings: Settings, guest: str, command: Sequence[str]) -> str:
+    """Return what the log is about, which is also said of what turns out to be wrong."""
+    name = settings.name or "".join(command[:1]).rpartition("/")[2]
+    try:
+        return f"{name} on {parse_address(guest).host}"
+    except SettingsError:
+        return f"{name} on {guest}"
+
+
+def _cut(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
+    """Return what stands before the first `--` and after it, the latter None if there is none."""
+    if "--" not in arguments:
+        return arguments, None
+    cut = arguments.index("--")
+    return arguments[:cut], arguments[cut + 1 :]
+
+
+def _fill_standard_descriptors() -> None:
+    """Fill those of the first three that are closed, or a socket could become our standard error."""
+    # Read-only, so that a write fails, and is told, as if the descriptor were still closed.
+    while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= STDERR:
+        pass
+    os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()
