@@ -147,9 +147,8 @@ class Session:
         Each is to be answered before the next is taken: a `bye` may follow it, or an error, and what came before
         either still counts. Nothing is heard after a `bye`. An unrecognized request wants a `refused` under its id.
         """
-        for message in self._decoder.feed(data):
-            if self.state is State.CLOSED:
-                break
+        messages = self._decoder.feed(data)
+        while self.state is not State.CLOSED and (message := next(messages, None)) is not None:
             if isinstance(message, m.Message):
                 self._advance(message, RemoteProtocolError)
             elif TABLE[self.state, Event.UNRECOGNIZED] is None:

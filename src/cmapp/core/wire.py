@@ -65,12 +65,11 @@ class Decoder:
         if not isinstance(word, str):
             raise RemoteProtocolError("a line without a type")
         kind = self._kinds.get(word)
-        shown = printable(word[:SHOWN])
         try:
             message: Message | Unrecognized
-            message = Unrecognized(shown, keys.get("id")) if kind is None else build(kind, keys)
+            message = Unrecognized(printable(word[:SHOWN]), keys.get("id")) if kind is None else build(kind, keys)
         except ValueError as error:
-            raise RemoteProtocolError(f"a bad {shown}: {printable(str(error))}") from None
+            raise RemoteProtocolError(f"a bad {printable(word[:SHOWN])}: {printable(str(error))}") from None
         return message
 
 

@@ -1,0 +1,161 @@
+"""The house: imports go down only, the core is pure, only the commands exit, and the daemons are light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import cmapp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(cmapp.__file__).parent
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+
+BELOW_NET = {"cmapp", "cmapp.errors", "cmapp.core", "cmapp.net"}
+BELOW = {  # what a room may import beside itself
+    "cmapp": set(),
+    "cmapp.errors": set(),
+    "cmapp.core": {"cmapp", "cmapp.errors"},
+    "cmapp.net": BELOW_NET,
+    "cmapp.guest": BELOW_NET,
+    "cmapp.host": BELOW_NET,
+    "cmapp.keys": BELOW_NET,
+    "cmapp.cluster": BELOW_NET,
+    "cmapp.cli": BELOW_NET | {"cmapp.guest", "cmapp.host", "cmapp.keys", "cmapp.cluster"},
+}
+PURE = {"__future__", "binascii", "enum", "json"}
+WORLDLY = {"open", "print", "input", "exec", "eval", "__import__"}
+EXITS = {"sys.exit", "os._exit", "os.abort", "SystemExit", "exit", "quit"}
+PROGRAMS = {"cmapp.cli", "cmapp.guest.trampoline"}  # the trampoline is a process of its own, never imported
+SLOW = {
+    "asyncio",
+    "dataclasses",
+    "logging",
+    "subprocess",
+    "typing",
+}  # milliseconds each, for every application
+
+modules = pytest.mark.parametrize("module", sorted(SOURCES))
+
+
+class Running(ast.NodeTransformer):
+    """Takes away what only a type checker sees."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """Keep the `else` of an `if TYPE_CHECKING`."""
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
+def tree(module: str) -> ast.AST:
+    """Parse a module of ours."""
+    return ast.parse(SOURCES[module].read_text())
+
+
+def imported(parsed: ast.AST) -> Iterator[str]:
+    """Yield the modules that are imported anywhere in it, in functions too."""
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            for alias in node.names:
+                whole = f"{source}.{alias.name}"
+                yield whole if whole in SOURCES else source
+
+
+def room(module: str) -> str:
+    """Return `cmapp.core` for `cmapp.core.wire`."""
+    return ".".join(module.split(".")[:2])
+
+
+def outside(start: str) -> set[str]:
+    """Return what a module, and all of ours that it leads to, import from elsewhere when they run."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        if module in SOURCES and module not in seen:
+            seen.add(module)
+            waiting += imported(Running().visit(tree(module)))
+        elif module not in SOURCES:
+            found.add(module.partition(".")[0])
+    return found
+
+
+@modules
+def test_imports_go_down(module: str) -> None:
+    """A room imports itself and what is below it, so host and guest never meet."""
+    ours = {room(name) for name in imported(tree(module)) if name.startswith((".", "cmapp"))}
+    assert ours <= BELOW[room(module)] | {room(module)}
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(SOURCES) if room(name) == "cmapp.core"])
+def test_core_is_pure(module: str) -> None:
+    """The core imports and calls nothing that can touch the world."""
+    running = Running().visit(tree(module))
+    theirs = {name.partition(".")[0] for name in imported(running)}
+    called = {ast.unparse(node.func) for node in ast.walk(running) if isinstance(node, ast.Call)}
+    assert theirs <= PURE | {"cmapp"}
+    assert not called & WORLDLY
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(SOURCES) if not {name, room(name)} & PROGRAMS])
+def test_only_the_commands_exit(module: str) -> None:
+    """Nothing below cli ends the process."""
+    nodes = list(ast.walk(tree(module)))
+    used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
+    used |= {
+        f"{node.module}.{alias.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not used & EXITS
+
+
+@pytest.mark.parametrize("command", ["cmappmgr", "cmappserver"])
+def test_daemons_need_the_standard_library_only(command: str) -> None:
+    """A guest or a host without a package index runs the daemons."""
+    assert outside(f"cmapp.cli.{command}") <= sys.stdlib_module_names
+
+
+def test_the_manager_starts_light(tmp_path: Path) -> None:
+    """A manager that went as far as trying to connect has loaded none of the slow modules."""
+    authority = tmp_path / "authority"
+    subprocess.run([SCRIPTS / "cmapp", "keys", "init", authority], check=True)
+    subprocess.run([SCRIPTS / "cmapp", "keys", "issue", authority, "host", "here"], check=True)
+    keys = authority / "host" / "here"
+    manager = [
+        SCRIPTS / "cmappmgr",
+        "--keys",
+        keys,
+        "--connect-timeout",
+        "100ms",
+        "127.0.0.1:1",
+        "--",
+        "true",
+    ]
+    traced = [sys.executable, "-X", "importtime", *map(str, manager)]
+    done = subprocess.run(traced, env={}, capture_output=True, text=True, check=False)
+    loaded = {
+        line.rpartition("|")[2].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    assert done.returncode == 123, done.stderr
+    assert "cmapp.cli.cmappmgr" in loaded
+    assert not loaded & SLOW
