@@ -174,9 +174,15 @@ def check_keys(keys: str, role: Role) -> list[str]:
     if os.stat(key).st_mode & 0o077:
         problems.append(f"{key} is open to others than its owner: chmod 600 {key}")
     try:
-        return problems + _certificate_problems(keys, role)
+        return problems + _certificate_problems(keys, role, any_time=False)
     except SettingsError as error:
         return [*problems, str(error)]
+
+
+def require_own_role(keys: str, role: Role) -> None:
+    """Raise SettingsError unless the folder's certificate is one for `role`, be it valid now or not."""
+    if problems := _certificate_problems(keys, role, any_time=True):
+        raise SettingsError(problems[0])
 
 
 def days_left(keys: str, role: Role) -> float:
@@ -269,7 +275,7 @@ def _shown(keys: str, role: Role, *, any_time: bool) -> dict[str, Any]:
     return (calling if role is Role.GUEST else serving).getpeercert() or {}
 
 
-def _certificate_problems(keys: str, role: Role) -> list[str]:
+def _certificate_problems(keys: str, role: Role, *, any_time: bool) -> list[str]:
     path, authority = f"{keys}/{CERTIFICATE}", f"{keys}/{AUTHORITY}"
     problems = []
     try:
@@ -289,16 +295,22 @@ def _certificate_problems(keys: str, role: Role) -> list[str]:
             problems = [f"{path} is for {identity}, but must be a {role.value}'s: use that key folder"]
     except TrustError as error:
         problems.append(str(error).replace("the peer's certificate", path))
-    if time.time() > _end(certificate):
-        problems.append(f"{path} has expired on {certificate['notAfter']}: issue a new one")
-    elif time.time() < ssl.cert_time_to_seconds(certificate["notBefore"]):
-        problems.append(f"{path} is not valid before {certificate['notBefore']}: check the clock")
-    if not problems:
+    if not any_time:
+        problems += _time_problems(path, certificate)
+    if not problems and not any_time:
         try:
             _shown(keys, role, any_time=False)
         except ssl.SSLCertVerificationError as error:
             problems.append(f"{authority} cannot be used: {error.verify_message}")
     return problems
+
+
+def _time_problems(path: str, certificate: dict[str, Any]) -> list[str]:
+    if time.time() > _end(certificate):
+        return [f"{path} has expired on {certificate['notAfter']}: issue a new one"]
+    if time.time() < ssl.cert_time_to_seconds(certificate["notBefore"]):
+        return [f"{path} is not valid before {certificate['notBefore']}: check the clock"]
+    return []
 
 
 def _end(certificate: dict[str, Any]) -> float:

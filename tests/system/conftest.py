@@ -1,0 +1,37 @@
+"""Fixtures of the system tests: keys for all, a server for all, and a bed for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.bed import Bed, Server, check_for_defects, end_server
+from tests.system.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The keys of a guest and of a host."""
+    return Keys(tmp_path_factory.mktemp("keys") / "keys")
+
+
+@pytest.fixture(scope="session")
+def common_server(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests that leave it as it was."""
+    server = Server(tmp_path_factory.mktemp("common-server"), keys.guest)
+    yield server
+    end_server(server)
+    check_for_defects(server.log)
+
+
+@pytest.fixture
+def bed(tmp_path: Path, keys: Keys, common_server: Server) -> Iterator[Bed]:
+    """A bed on the common server."""
+    made = Bed(tmp_path, keys, common_server)
+    yield made
+    made.close()
