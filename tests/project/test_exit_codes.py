@@ -21,9 +21,7 @@ def test_codes_are_written_down_once(path: Path) -> None:
     """No other module spells out one of cmappmgr's codes, or adds 128 to a signal."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     numbers = {node.value for node in nodes if isinstance(node, ast.Constant) and type(node.value) is int}
-    sums = [
-        ast.unparse(node) for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)
-    ]
+    sums = [ast.unparse(node) for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)]
     assert not numbers & (set(Own) - {Own.SIGNAL_BASE})
     assert not [text for text in sums if re.search(r"\b128\b", text)]
 

@@ -119,10 +119,7 @@ def test_only_the_commands_exit(module: str) -> None:
     nodes = list(ast.walk(tree(module)))
     used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute | ast.Name)}
     used |= {
-        f"{node.module}.{alias.name}"
-        for node in nodes
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert not used & EXITS
 
@@ -151,11 +148,7 @@ def test_the_manager_starts_light(tmp_path: Path) -> None:
     ]
     traced = [sys.executable, "-X", "importtime", *map(str, manager)]
     done = subprocess.run(traced, env={}, capture_output=True, text=True, check=False)
-    loaded = {
-        line.rpartition("|")[2].strip()
-        for line in done.stderr.splitlines()
-        if line.startswith("import time:")
-    }
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == 123, done.stderr
     assert "cmapp.cli.cmappmgr" in loaded
     assert not loaded & SLOW

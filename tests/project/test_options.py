@@ -22,9 +22,7 @@ WIDE = "1000"  # columns, so that nothing is broken across lines
 
 def said(*command: str | Path) -> str:
     """Run a command and return its standard output, without overstriking."""
-    done = subprocess.run(
-        command, env={**os.environ, "COLUMNS": WIDE}, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, env={**os.environ, "COLUMNS": WIDE}, stdout=subprocess.PIPE, text=True, check=True)
     return re.sub(".\b", "", done.stdout)
 
 
@@ -48,9 +46,7 @@ def options(text: str) -> Iterator[tuple[list[str], str]]:
 @pytest.mark.parametrize(("command", "section"), [("cmapp", 1), ("cmappmgr", 1), ("cmappserver", 8)])
 def test_options_are_in_the_manual(command: str, section: int) -> None:
     """A user who reads the manual finds what `--help` offers, and what happens without it."""
-    manual = said(
-        "mandoc", "-T", "ascii", "-O", f"width={WIDE}", MANUALS / f"man{section}" / f"{command}.{section}"
-    )
+    manual = said("mandoc", "-T", "ascii", "-O", f"width={WIDE}", MANUALS / f"man{section}" / f"{command}.{section}")
     told = list(options(manual))
     missing = []
     for text in helps(SCRIPTS / command):

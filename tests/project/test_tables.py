@@ -9,9 +9,7 @@ import pytest
 
 from cmapp.core import lifecycle, pursuit, session
 
-machines = pytest.mark.parametrize(
-    "machine", [lifecycle, pursuit, session], ids=lambda machine: machine.__name__
-)
+machines = pytest.mark.parametrize("machine", [lifecycle, pursuit, session], ids=lambda machine: machine.__name__)
 
 
 @machines
