@@ -166,7 +166,8 @@ class Run:
         self.log, self.output = stage.folder / f"{name}-package.log", stage.folder / f"{name}.log"
         self.command = [installed("cmappmgr"), "--keys", "authority/host/node1", "--name", name]
         self.command += ["--poll-interval", "500ms", "--verbose", "--no-syslog", "--log-file", self.log.name]
-        self.command += ["--output", "stdout", "--cwd", str(stage.folder), f"localhost:{port}", "--", *web_server()]
+        self.command += ["--output", "stdout", "--cwd", str(stage.folder)]
+        self.command += ["--address", f"127.0.0.1:{port}", "vm1", "--", *web_server()]
         self.manager = stage.start(self.command, self.output)
         (launched,) = wait_for(self.manager, self.log, r"launched as pid (\d+)")
         self.pid = int(launched[1])
@@ -192,7 +193,7 @@ def web_server() -> list[str]:
 def make_keys() -> None:
     """Make what both sides need to trust each other."""
     tell("\n1. Make an authority, and keys for a guest and a host.")
-    for words in ("init authority", "issue authority guest localhost", "issue authority host node1"):
+    for words in ("init authority", "issue authority guest vm1", "issue authority host node1"):
         command = [installed("cmapp"), "keys", *words.split()]
         show(*command)
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
@@ -204,7 +205,7 @@ def make_keys() -> None:
 def start_server(stage: Stage) -> tuple[subprocess.Popen[bytes], int]:
     """Start the server; return it and its port."""
     tell("\n2. In the guest: start the server, on any free port.")
-    command = [installed("cmappserver"), "--keys", "authority/guest/localhost", "--state-dir", "state"]
+    command = [installed("cmappserver"), "--keys", "authority/guest/vm1", "--state-dir", "state"]
     command += ["--listen", "127.0.0.1:0"]
     show(*command, more=" 2>server.log &")
     log = stage.folder / "server.log"
