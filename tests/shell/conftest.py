@@ -1,0 +1,94 @@
+"""Real servers and real managers on loopback, with keys that are made once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cmapp.keys.authority import issue, make_authority
+from cmapp.keys.keystore import write_authority, write_credential
+from cmapp.net.tls import Identity, Role
+from tests.shell.caller import Caller
+from tests.shell.served import DEFECT, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def key_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with key folders: `host`, `guest`, and as many of a foreign authority, `host-foreign`."""
+    root, now = tmp_path_factory.mktemp("key-folders"), datetime.now(UTC)
+    for suffix in ("", "-foreign"):
+        authority = make_authority(None, days=9, now=now)
+        write_authority(root / f"authority{suffix}", authority, force=False)
+        for role, name in ((Role.HOST, "n1"), (Role.GUEST, "vm1")):
+            credential = issue(authority, Identity(role, name), days=9, now=now)
+            write_credential(root / f"{role.value}{suffix}", credential, authority, force=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def _shared_server(key_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("shared"), key_folders / "guest")
+    try:
+        yield served
+        served.free()
+        served.stop()
+    finally:
+        served.close()
+
+
+@pytest.fixture
+def served(_shared_server: Served) -> Iterator[Served]:
+    """Return the server that many tests share, each with applications of its own name."""
+    before = len(_shared_server.lines)
+    yield _shared_server
+    assert not DEFECT.search("\n".join(_shared_server.lines[before:]))
+
+
+@pytest.fixture
+def serve(key_folders: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Return a function that starts a server of the test's own, which is stopped in order unless it has ended."""
+    servers: list[Served] = []
+
+    def start(*options: str, **how: object) -> Served:
+        folder = tmp_path / f"server-{len(servers)}"
+        folder.mkdir()
+        keys = how.pop("keys", key_folders / "guest")
+        servers.append(Served(folder, keys, *options, **how))  # type: ignore[arg-type]
+        return servers[-1]
+
+    try:
+        yield start
+        for server in servers:
+            if server.process.poll() is None:
+                server.stop()
+    finally:
+        for server in servers:
+            server.close()
+
+
+@pytest.fixture
+def call(
+    key_folders: Path, serve: Callable[..., Served], request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Caller]]:
+    """Return a function that connects a manager, to the shared server unless told another.
+
+    Managers hang up before the servers of `serve` are stopped.
+    """
+    del serve
+    callers: list[Caller] = []
+
+    def connect(server: Served | None = None, **how: object) -> Caller:
+        port = (server or request.getfixturevalue("served")).port
+        keys = how.pop("keys", key_folders / "host")
+        callers.append(Caller(port, keys, **how))  # type: ignore[arg-type]
+        return callers[-1]
+
+    yield connect
+    for caller in callers:
+        caller.close()
