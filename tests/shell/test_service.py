@@ -122,12 +122,29 @@ def test_notify_nobody(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
     assert said.count("\n") == bool(where)
 
 
+def test_log_that_nobody_reads(monkeypatch: pytest.MonkeyPatch, logger: logging.Logger) -> None:
+    """A stderr that stands full holds nobody up; when there is room again, the log says how much was lost."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w", encoding="utf-8") as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        start_logging("info")
+        os.set_blocking(writing, False)
+        full = os.write(writing, bytes(1 << 24))
+        os.set_blocking(writing, True)
+        logger.info("one")
+        logger.info("two")
+        assert len(reader.read(full)) == full
+        logger.info("three")
+        lost, three = reader.read(full).decode().splitlines()
+    assert lost.endswith("INFO: 2 lines of this log were lost: nobody read them, or there was no room")
+    assert three.endswith("INFO: three")
+
+
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     """Return a logger, with all that `start_logging` changes put back at the end."""
-    root, raises = logging.getLogger(), logging.raiseExceptions
+    root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield logging.getLogger("cmapp.test")
     root.handlers[:] = handlers
     root.setLevel(level)
-    logging.raiseExceptions = raises

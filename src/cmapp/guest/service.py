@@ -1,18 +1,21 @@
 """What the server says to the machine around it: log lines, and the state that systemd asks for.
 
-Log lines go to stderr. Under systemd they carry the journal's priorities instead of a time of their own.
+Log lines go to stderr. Under systemd they carry the journal's priorities instead of a time of their own. The
+invariant: whatever becomes of what was said, the server goes on.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import sys
 
 from cmapp.core.text import printable
 
 _PATIENCE = 1.0  # seconds that a systemd which is behind is waited for
+LOST = "%d lines of this log were lost: nobody read them, or there was no room"
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -29,11 +32,39 @@ class _Lines(logging.Formatter):
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._journal else line
 
 
+class _Stderr(logging.Handler):
+    """Writes lines to stderr, but waits for nobody: a log that is not read must not stop the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+        self._descriptor = None if sys.stderr is None else sys.stderr.fileno()
+        self._room = select.poll()
+        if self._descriptor is not None:
+            self._room.register(self._descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, after the number of those that were lost before it; or lose it too."""
+        if self._descriptor is None:
+            return
+        try:
+            if (self._descriptor, select.POLLOUT) not in self._room.poll(0):
+                self._lost += 1
+                return
+            line = self.format(record)
+            if self._lost:
+                told = logging.makeLogRecord({**vars(record), "msg": LOST, "args": (self._lost,)})
+                line, self._lost = f"{self.format(told)}\n{line}", 0
+            # A pipe that has room at all has it for PIPE_BUF bytes, so this does not wait.
+            os.write(self._descriptor, line.encode()[: select.PIPE_BUF - 1] + b"\n")
+        except OSError:
+            self._lost += 1  # a full disk, or a reader that is gone
+
+
 def start_logging(level: str) -> None:
     """Log to stderr from `level` on: error, warning, info or debug."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_Lines(journal=_is_journal()))
-    logging.raiseExceptions = False  # a log that cannot be written must not end the server
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
