@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.shell.caller import Caller
     from tests.shell.served import Served
 
+FLOOD = 1_000_000  # signals
 DEAF = ("sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done")
 WITHOUT_IPV6 = """
 import errno, socket
@@ -182,9 +183,26 @@ def test_reload_takes_new_settings(serve: Callable[..., Served], call: Callable[
 def test_stops_without_end(serve: Callable[..., Served]) -> None:
     """However often it is told to stop, the server that has nothing to stop exits 0, to the very end."""
     server = serve()
-    while server.process.poll() is None:
+    while not ended(server.process, within=0.001):
         server.signal(signal.SIGTERM)
     assert server.wait() == 0
+
+
+def test_flood_of_stops(serve: Callable[..., Served]) -> None:
+    """More signals at once than the loop's socket holds do not deadlock the interpreter, as its complaint could."""
+    server = serve()
+    for _ in range(FLOOD):
+        if server.process.poll() is not None:
+            break
+        server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def ended(process: subprocess.Popen[bytes], within: float) -> bool:
+    """Wait for the end of a process for so many seconds; return whether it came."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(within)
+    return process.returncode is not None
 
 
 @pytest.mark.parametrize("bad", ["max_applications = 0\n", "colour = 1\n", "= =\n", None])

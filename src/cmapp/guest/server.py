@@ -77,6 +77,8 @@ class Server:
             (signal.SIGHUP, self._reload),
         ):
             self._loop.add_signal_handler(number, handler)
+        # Of more signals than the loop's socket holds CPython would complain by a way on which it can deadlock.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
         self._last_sweep = time.monotonic()
         self._loop.call_later(SWEEP, self._sweep)
         notify("READY=1")
