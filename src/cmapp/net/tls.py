@@ -199,6 +199,7 @@ def _context(protocol: int, keys: str, *, allow_tls12: bool) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if allow_tls12 else ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which some Pythons set: a loss would look like an orderly end
     context.set_alpn_protocols([ALPN])
     for name in _CONTENTS:
         if problem := _content_problem(keys, name):
