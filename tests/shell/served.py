@@ -84,7 +84,7 @@ class Served:
         """Start it; `command` is what runs it, `how` is for subprocess.Popen."""
         self.lines: list[str] = []
         self._heard = threading.Condition()
-        name = f"cmapp-test-{os.getpid()}-{next(_numbers)}"
+        name = f"cmapp-shell-{os.getpid()}-{next(_numbers)}"
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.bind("\0" + name)
         self._notices.settimeout(SOON)

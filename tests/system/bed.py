@@ -73,7 +73,7 @@ class Server:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
             self._log_file.open("ab") as log,
         ):
-            name = f"cmapp-test-{os.getpid()}-{next(_numbers)}"
+            name = f"cmapp-system-{os.getpid()}-{next(_numbers)}"
             ready.bind("\0" + name)
             process = subprocess.Popen(
                 [*self._command, "--listen", listen],
