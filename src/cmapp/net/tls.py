@@ -62,6 +62,7 @@ _REFUSALS = {
 }
 # What a peer that is gone looks like; wrapping a socket that was reset before can raise ENOTCONN as well.
 _CLOSINGS = (ssl.SSLZeroReturnError, ssl.SSLEOFError, BrokenPipeError, ConnectionResetError)
+_EOF = "UNEXPECTED_EOF_WHILE_READING"  # of a plain SSLError: SSLEOFError's name in Debian's Python
 _NOTHING_IN_COMMON = "{peer} and we have no kind of TLS in common: compare versions and certificates"
 _NO_VERSION = "{peer} speaks no TLS version that we allow: allow TLS 1.2 on both sides, or on neither"
 _PLAIN = "{peer} does not speak TLS: check the port, and what listens or calls there"
@@ -149,7 +150,7 @@ def explain(error: OSError, *, peer: str) -> CmappError:
     if isinstance(error, ssl.SSLCertVerificationError):
         meaning = _UNPROVEN.get(error.verify_code, f"is not acceptable: {printable(error.verify_message)}")
         return TrustError(f"the certificate of {peer} {meaning.format(peer=peer)}")
-    if isinstance(error, _CLOSINGS) or error.errno == errno.ENOTCONN:
+    if isinstance(error, _CLOSINGS) or error.errno == errno.ENOTCONN or getattr(error, "reason", "") == _EOF:
         return LinkError(f"{peer} closed the connection; it or the network between may have gone down")
     if isinstance(error, TimeoutError):
         return LinkError(f"{peer} did not answer in time; it may be down, hung or behind a firewall")
