@@ -188,7 +188,8 @@ class Crowd:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{waiting} of {len(self._members)} heard no {word!r} within {limit:g} s")
             for key, _ in self._selector.select(1.0):
-                key.data.listen()
+                if not key.data.listen():
+                    self._selector.unregister(key.fileobj)
 
 
 class _Member:
@@ -206,18 +207,24 @@ class _Member:
         self._requests += 1
         self.tls.send(line({"type": word, "id": self._requests, **fields}))
 
-    def listen(self) -> None:
-        """Hear what has come; each type of message comes once, and a refusal or an end of the connection not at all."""
+    def listen(self) -> bool:
+        """Hear what has come; return whether there may be more.
+
+        Each type of message comes once, a refusal not at all, and a goodbye only when the end was told.
+        """
         try:
             data = self.tls.recv(65536)
         except ssl.SSLWantReadError:
-            return
+            return True
         if not data:
             raise AssertionError(f"connection {self.number} was closed: {self.heard}")
         *lines, self._rest = (self._rest + data).split(b"\n")
         for said in lines:
             message = json.loads(said)
             word = message["type"]
+            if word == "bye" and "exited" in self.heard:
+                return False
             if word in self.heard or word not in {"welcome", "launched", "report", "exited"}:
                 raise AssertionError(f"connection {self.number} heard {message} after {self.heard}")
             self.heard[word] = message
+        return True
