@@ -42,3 +42,11 @@ class RunError(CmappError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error that is a defect of ours was raised, as `file.py:12`, or "" if that is not known."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""

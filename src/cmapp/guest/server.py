@@ -18,7 +18,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from cmapp.errors import SettingsError
+from cmapp.errors import SettingsError, place_of
 from cmapp.guest.connection import SEND_LIMIT, Connection
 from cmapp.guest.containment import become_subreaper
 from cmapp.guest.process import keep_descriptors
@@ -239,13 +239,8 @@ def _context(settings: Settings) -> ssl.SSLContext:
 def _defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what should not have happened, and go on: the other applications are not to blame."""
     error = context.get("exception")
-    where = ""
-    if error is not None and error.__traceback__ is not None:
-        trace = error.__traceback__
-        while trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-    log.error("internal error%s: %r", where, error or context.get("message"))
+    place = "" if error is None else place_of(error)
+    log.error("internal error%s: %r", place and f" at {place}", error or context.get("message"))
 
 
 def _raise_descriptors(applications: int) -> tuple[int, int]:

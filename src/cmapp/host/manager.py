@@ -22,7 +22,7 @@ from cmapp.core.session import Role as Side
 from cmapp.core.session import Session
 from cmapp.core.session import State as Said
 from cmapp.core.text import printable
-from cmapp.errors import LinkError, RemoteProtocolError, TrustError
+from cmapp.errors import LinkError, RemoteProtocolError, TrustError, place_of
 from cmapp.host.dial import Dial
 from cmapp.host.halts import Halts
 from cmapp.host.output import sink_for
@@ -303,11 +303,8 @@ class Manager:
 
 def internal_error(error: BaseException) -> str:
     """Return one line for a defect of ours: what it is, and where."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f", at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else ""
-    return f"internal error: {type(error).__name__}: {error}{where}"
+    place = place_of(error)
+    return f"internal error: {type(error).__name__}: {error}{place and f', at {place}'}"
 
 
 def _chance() -> float:
