@@ -67,6 +67,10 @@ ACCEPTED = [
     (numbers, [1] * 4096, (1,) * 4096),
     (checks.environment, {}, {}),
     (checks.environment, {"A": "", "B C": "x=y"}, {"A": "", "B C": "x=y"}),
+    (checks.limits, {}, {}),
+    (checks.limits, {"nofile": [0, 2**53], "memory": (5, 5)}, {"nofile": (0, 2**53), "memory": (5, 5)}),
+    (checks.limits, {"core": [0, -1], "stack": [-1, -1]}, {"core": (0, -1), "stack": (-1, -1)}),
+    (checks.limits, {name: [1, 2] for name in checks.LIMITS}, dict.fromkeys(checks.LIMITS, (1, 2))),
     (checks.one_of(Colour), "red", Colour.RED),
     (checks.one_of(Colour), Colour.BLUE, Colour.BLUE),
     (checks.blob, "", b""),
@@ -80,6 +84,10 @@ ACCEPTED = [
     (shape, Square(1.0), Square(1.0)),
 ]
 
+NO_LIMITS = (
+    "must be an object with limits of as, core, cpu, data, fsize, locks, memlock, memory, msgqueue, nice, nofile, "
+    "nproc, pids, rss, rtprio, sigpending, stack"
+)
 NOT_A_NUMBER = [float("nan"), float("inf")]
 
 REFUSED: list[tuple[Any, str, list[Any]]] = [
@@ -113,6 +121,18 @@ REFUSED: list[tuple[Any, str, list[Any]]] = [
     (checks.environment, f"'{'=' * 40}' is not the name of a variable", [{"=" * 30_000: "x"}]),
     (checks.environment, "must be a string", [{5: "x"}, {"A": None}, {"A": ["x"]}]),
     (checks.environment, "has a NUL or a lone surrogate in it", [{"A": "\0"}, {"A\0": "x"}]),
+    (checks.limits, NO_LIMITS, [None, [], "nofile", {"NOFILE": [1, 2]}, {"": [1, 2]}, {"files": [1, 2]}, {5: [1, 2]}]),
+    (
+        checks.limits,
+        "must be limits of [soft, hard]",
+        [{"nofile": value} for value in (None, 5, [], [5], [1, 2, 3], "12", {"soft": 1, "hard": 2})],
+    ),
+    (checks.limits, "must be limits whose soft one is not above the hard one", [{"cpu": [2, 1]}, {"cpu": [-1, 1]}]),
+    (
+        checks.limits,
+        "must be a whole number from 0",
+        [{"cpu": [1, value]} for value in (-2, 2**53 + 1, 1.0, -1.0, "1", None, True)],
+    ),
     (checks.one_of(Colour), "must be one of red, blue", [None, "RED", "", [], {}, 0, True]),
     (checks.blob, "must be base64", [None, 5, "AP8", "AP8=\n", "A-_=", "é", [], "AP8=AP8="]),
     (checks.blob, "is longer than 32768 bytes", [b"x" * (checks.BLOB_LIMIT + 1), "A" * 4 * 10923]),

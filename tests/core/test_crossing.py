@@ -33,6 +33,7 @@ REQUESTS: dict[str, Callable[[int], m.Request]] = {
     "poll": m.Poll,
     "stop": m.Stop,
     "detach": m.Detach,
+    "hold": lambda number: m.Hold(number, "web"),
     "acknowledge": lambda number: m.Acknowledge(number, RUN),
     "status": m.Status,
     "tail": m.Tail,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 
-from cmapp.core.messages import StopRules
 from cmapp.core.options import options_of, settle
 from cmapp.core.pursuit import Patience
+from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanAction, OrphanRules, Probe, ReadyRules, StopRules
 from cmapp.core.wire import LINE_LIMIT
 from cmapp.errors import SettingsError
-from cmapp.host.settings import OutputTo, Settings, task_of
+from cmapp.host.settings import Settings
+from cmapp.host.task import lacking, new_run_id, task_of
+from cmapp.host.values import OutputTo
 from cmapp.net.address import Address
 
 RUN = "01234567-89ab-4def-8123-456789abcdef"
@@ -47,6 +50,26 @@ def test_every_setting_is_an_option() -> None:
         ({"address": "[2001:db8::1]:99"}, "[2001:db8::1]:99"),
         ({"cwd": "/srv"}, "/srv"),
         ({"syslog": False}, False),
+        ({"run_id": RUN.upper()}, RUN),
+        ({"on_existing": "attach"}, OnExisting.ATTACH),
+        ({"type": "forking"}, Kind.FORKING),
+        ({"pid_file": "/run/web.pid"}, "/run/web.pid"),
+        ({"ready": "tcp:80"}, "tcp:80"),
+        ({"health_command": "/bin/check 'a b'"}, ("/bin/check", "a b")),
+        ({"health_command": ["/bin/check", "a b"]}, ("/bin/check", "a b")),
+        ({"stop_command": "/bin/stop --now"}, ("/bin/stop", "--now")),
+        ({"health_retries": "5"}, 5),
+        ({"health_retries": 5}, 5),
+        ({"watchdog_timeout": "30s"}, 30.0),
+        ({"link_timeout": "0"}, 0.0),
+        ({"orphan_timeout": "1d"}, 86400.0),
+        ({"orphan_action": "keep"}, OrphanAction.KEEP),
+        ({"detach_on_signal": "SIGTERM"}, 15),
+        ({"limit": ["nofile=1024"]}, {"nofile": (1024, 1024)}),
+        ({"limit": ["NOFILE=1K:2K", "core=infinity"]}, {"nofile": (1024, 2048), "core": (-1, -1)}),
+        ({"limit": ["memory=512M:1G", "pids=100:infinity"]}, {"memory": (2**29, 2**30), "pids": (100, -1)}),
+        ({"limit": {"as": "1T", "cpu": 60, "nice": "0:-1"}}, {"as": (2**40, 2**40), "cpu": (60, 60), "nice": (0, -1)}),
+        ({"limit": {"memory": ["1M", "2M"]}}, {"memory": (2**20, 2**21)}),
     ],
     ids=str,
 )
@@ -77,6 +100,29 @@ def test_accepted(given: dict[str, Any], kept: Any) -> None:
         ({"keys": ""}, "keys must be a path"),
         ({"log_file": "a\0b"}, "log_file has a NUL"),
         ({"syslog": "no"}, "syslog must be true or false"),
+        ({"run_id": "mine"}, "run_id must be a UUID in lower case, not 'mine'"),
+        ({"on_existing": "kill"}, "on_existing must be one of replace, attach, refuse"),
+        ({"type": "oneshot"}, "type must be one of simple, forking, notify"),
+        ({"pid_file": "web.pid"}, "pid_file must be an absolute path"),
+        ({"ready": "soon"}, "ready is wrong: 'soon' does not say when it is ready: write notify, "),
+        ({"ready": 80}, "ready must be a string"),
+        ({"health_command": "'a"}, 'health_command is wrong: the command "\'a" has a quote'),
+        ({"health_command": ""}, "health_command is wrong: '' is not a command"),
+        ({"health_command": []}, "health_command must be a list of 1 to"),
+        ({"health_interval": "0"}, "health_interval must be a duration of at least 1ms"),
+        ({"health_retries": "0"}, "health_retries must be a whole number from 1 to 1000"),
+        ({"health_retries": "many"}, "health_retries must be a whole number"),
+        ({"orphan_action": "kill"}, "orphan_action must be one of stop, keep"),
+        ({"detach_on_signal": "USR2"}, "detach_on_signal must be one of TERM, INT and HUP"),
+        ({"limit": ["nofile"]}, "limit must be made of NAME=SOFT[:HARD]"),
+        ({"limit": ["nofiles=1"]}, "limit must be an object with limits of as, core"),
+        ({"limit": ["nofile=2:1"]}, "limit must be limits whose soft one is not above"),
+        ({"limit": ["nofile=-2"]}, "limit must be limits such as nofile=1024"),
+        ({"limit": ["memory=1.5G"]}, "limit must be limits such as nofile=1024"),
+        ({"limit": ["memory=1GB"]}, "limit must be limits such as"),
+        ({"limit": ["memory="]}, "limit must be limits such as"),
+        ({"limit": {"memory": True}}, "limit must be limits such as"),
+        ({"limit": {"memory": [1]}}, "limit must be limits of [SOFT, HARD]"),
         ({"colour": "red"}, "there is no setting 'colour'; there are address, "),
     ],
     ids=str,
@@ -90,8 +136,8 @@ def test_refused(given: dict[str, Any], sentence: str) -> None:
 
 def test_patience() -> None:
     """The waits are what was set."""
-    given = settings(poll_interval="1s", poll_timeout="2s", connect_timeout="3s", stop_timeout="4s")
-    assert given.patience == Patience(1, 2, 3, 4)
+    given = settings(poll_interval="1s", poll_timeout="2s", connect_timeout="3s", stop_timeout="4s", link_timeout="5s")
+    assert given.patience == Patience(1, 2, 3, 4, 5)
 
 
 def test_task() -> None:
@@ -112,6 +158,51 @@ def test_task() -> None:
         0o077,
     )
     assert (launch.stop, launch.output) == (StopRules(2, 5.0), True)
+
+
+def test_task_that_asks_for_all() -> None:
+    """What keeps an application well, and what becomes of it without a manager, travels with its launch."""
+    given = settings(
+        on_existing="attach", takeover=True, type="forking", pid_file="/run/web.pid", ready="tcp:80",
+        ready_timeout="1s", health_command="/bin/check -q", health_interval="2s", health_timeout="3s",
+        health_retries=4, watchdog_timeout="5s", stop_command="/bin/stop it", stop_timeout="6s", orphan_timeout="7s",
+        orphan_action="keep", limit=["nofile=8:9"],
+    )  # fmt: skip
+    launch = task_of(given, "vm1", ["/bin/web"], RUN).launch
+    assert (launch.on_existing, launch.takeover) == (OnExisting.ATTACH, True)
+    assert (launch.kind, launch.pid_file) == (Kind.FORKING, "/run/web.pid")
+    assert launch.ready == ReadyRules(Probe.TCP, "80", timeout=1.0)
+    assert launch.health == HealthRules(("/bin/check", "-q"), 2.0, 3.0, 4)
+    assert launch.watchdog == 5.0
+    assert launch.stop == StopRules(15, 6.0, ("/bin/stop", "it"))
+    assert launch.orphan == OrphanRules(7.0, OrphanAction.KEEP)
+    assert launch.limits == {"nofile": (8, 9)}
+    assert lacking(launch, ()) == ["attach", "health", "kinds", "limits", "orphans", "readiness"]
+    assert lacking(launch, ("attach", "kinds", "limits", "orphans", "readiness")) == ["health"]
+
+
+def test_application_that_notifies_says_when_it_is_ready() -> None:
+    """As with systemd, type notify means that READY=1 is waited for, unless something else is asked."""
+    ready = task_of(settings(type="notify", ready_timeout="9s"), "vm1", ["web"], RUN).launch.ready
+    assert ready == ReadyRules(Probe.NOTIFY, timeout=9.0)
+    ready = task_of(settings(type="notify", ready="http:80/"), "vm1", ["web"], RUN).launch.ready
+    assert ready is not None
+    assert ready.probe is Probe.HTTP
+    assert task_of(settings(), "vm1", ["web"], RUN).launch.ready is None
+
+
+@pytest.mark.parametrize("kind", ["simple", "notify"])
+def test_pid_file_of_the_wrong_type(kind: str) -> None:
+    """A pid file that nobody would read is told before anything is launched."""
+    with pytest.raises(SettingsError, match="--pid-file is of use with --type forking only"):
+        task_of(settings(pid_file="/run/web.pid", type=kind), "vm1", ["web"], RUN)
+
+
+def test_new_run_ids() -> None:
+    """Each is a UUID of version 4, and another one."""
+    made = {new_run_id() for _ in range(100)}
+    assert len(made) == 100
+    assert all(str(uuid.UUID(run)) == run and uuid.UUID(run).version == 4 for run in made)
 
 
 def test_task_by_default() -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from cmapp.core import checks, lifecycle, pursuit, session
+from cmapp.core import checks, lifecycle, pursuit, session, wire
 from cmapp.core import messages as m
 from cmapp.core.outcome import Receipt
 from cmapp.core.record import REQUIRED, Record
+from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanAction, OrphanRules, ReadyRules, StopRules
 from cmapp.core.wire import LINE_LIMIT, encode
 
 RUN = "01234567-89ab-cdef-0123-456789abcdef"
@@ -21,7 +22,8 @@ def subclasses(kind: type[Any]) -> set[type[Any]]:
 
 
 SAID = {kind for kind in subclasses(m.Message) if kind.__module__ == m.__name__} - {m.Request}
-ALL = [*sorted(SAID, key=repr), m.StopRules, m.RunReport, Receipt]
+RULES = [StopRules, OrphanRules, ReadyRules, HealthRules]
+ALL = [*sorted(SAID, key=repr), *RULES, m.RunReport, Receipt]
 
 messages = pytest.mark.parametrize("kind", sorted(SAID, key=repr), ids=lambda kind: kind.__name__)
 
@@ -111,7 +113,30 @@ def test_launch_defaults_are_the_safe_ones() -> None:
     launch = m.Launch(1, "web", RUN, ["/bin/true"])  # type: ignore[arg-type]  # what JSON gives
     assert (launch.argv, launch.env, launch.cwd, launch.umask) == (("/bin/true",), {}, "/", 0o022)
     assert (launch.user, launch.group, launch.output) == (None, None, False)
-    assert launch.stop == m.StopRules(signal=15, timeout=30.0)
+    assert launch.stop == StopRules(signal=15, timeout=30.0, command=())
+
+
+def test_launch_defaults_take_nothing_from_anybody() -> None:
+    """Unless told otherwise, a launch pushes no manager aside, a lost run is stopped, and nothing judges it."""
+    launch = m.Launch(1, "web", RUN, ("/bin/true",))
+    assert (launch.on_existing, launch.takeover, launch.resume) == (OnExisting.REPLACE, False, False)
+    assert launch.orphan == OrphanRules(timeout=60.0, action=OrphanAction.STOP)
+    assert (launch.ready, launch.health, launch.watchdog, launch.limits) == (None, None, None, {})
+    assert (launch.kind, launch.stdout_from, launch.stderr_from) == (Kind.SIMPLE, 0, 0)
+
+
+@pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
+def test_rules_are_told_apart_from_none(kind: type[Record]) -> None:
+    """Rules that say nothing but the defaults are an empty object, and null means that there are none."""
+    least: dict[str, Any] = {"probe": "tcp"} if kind is ReadyRules else {}
+    least |= {"command": ["true"]} if kind is HealthRules else {}
+    rules = checks.build(kind, least)
+    said = wire.plain(m.Launch(1, "web", RUN, ("web",), **{_key_of(kind): rules}))
+    assert said.get(_key_of(kind), {}) == least
+
+
+def _key_of(kind: type[Record]) -> str:
+    return kind.__name__.removesuffix("Rules").lower()
 
 
 @pytest.mark.parametrize(

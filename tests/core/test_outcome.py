@@ -9,6 +9,8 @@ import pytest
 
 from cmapp.core import messages
 from cmapp.core.outcome import (
+    FAULTS,
+    Detached,
     Exited,
     Failed,
     NotStarted,
@@ -65,6 +67,7 @@ def test_signaled_exits_as_a_shell_says_it(number: int) -> None:
 @pytest.mark.parametrize(
     ("verdict", "code"),
     [
+        (Detached("it was asked for"), 0),
         (Unknown("lost"), 121),
         (Refused("capacity", "full"), 122),
         (Unreachable("gone"), 123),
@@ -82,6 +85,7 @@ def test_our_own_codes(verdict: Verdict | Outcome, code: int) -> None:
 def test_every_own_code_is_as_documented() -> None:
     """The codes that users' scripts know do not move."""
     assert {own.name: own.value for own in Own} == {
+        "DETACHED": 0,
         "UNKNOWN": 121,
         "REFUSED": 122,
         "UNREACHABLE": 123,
@@ -93,21 +97,36 @@ def test_every_own_code_is_as_documented() -> None:
     }
 
 
-@pytest.mark.parametrize("reason", Reason)
+def test_faults_are_what_the_server_finds_by_itself() -> None:
+    """A run that its manager lost or wanted stopped was not at fault."""
+    assert FAULTS == (Reason.UNHEALTHY, Reason.NOT_READY, Reason.HUNG)
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - set(FAULTS), key=str))
 @pytest.mark.parametrize("forced", [False, True], ids=["stopped", "killed"])
 def test_receipt_exits_as_its_outcome(reason: Reason, *, forced: bool) -> None:
-    """Why a run ended and what it took changes nothing of its outcome."""
+    """Why a run ended and what it took changes nothing of its outcome, as long as it was not at fault."""
     for ending in ENDINGS:
         assert exit_code(receipt(ending, reason, forced=forced)) == exit_code(ending)
 
 
+@pytest.mark.parametrize("reason", FAULTS)
+def test_fault_is_no_success_however_it_ended(reason: Reason) -> None:
+    """What was stopped because something was wrong with it may exit with 0 on SIGTERM, and is 124."""
+    assert {exit_code(receipt(ending, reason)) for ending in ENDINGS} == {124}
+
+
 def test_only_a_known_success_is_zero() -> None:
-    """Of all endings and verdicts, only a run that exited with code 0 becomes 0."""
+    """Of all endings and verdicts, only a run that exited with code 0 becomes 0, or one that was left on purpose."""
     missing, broken = NotStarted(found=False, text=""), NotStarted(found=True, text="")
-    others: list[Verdict] = [missing, broken, Refused("x", ""), Unreachable(""), Failed("")]
+    others: list[Verdict] = [missing, broken, Refused("x", ""), Unreachable(""), Failed(""), Detached("")]
     every: list[Verdict | Outcome] = [*ENDINGS, *map(receipt, ENDINGS), *others]
     assert {type(verdict) for verdict in every} == {*get_args(Outcome), *get_args(Verdict)}
-    assert [verdict for verdict in every if exit_code(verdict) == 0] == [Exited(0), receipt(Exited(0))]
+    assert [verdict for verdict in every if exit_code(verdict) == 0] == [
+        Exited(0),
+        receipt(Exited(0)),
+        Detached(""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,7 @@ def test_impossible_outcomes_cannot_be_made(make: Callable[[Any], Outcome], valu
         (Refused("capacity", "30 applications run"), "was refused: 30 applications run"),
         (Unreachable("no answer"), "cannot be reached: no answer"),
         (Failed("there are no keys"), "is not watched: there are no keys"),
+        (Detached("as was asked for"), "was left running: as was asked for"),
         (receipt(Exited(3)), "exited with code 3 after 2.5 s"),
         (
             receipt(Signaled(15), Reason.ASKED),
@@ -161,6 +181,28 @@ def test_impossible_outcomes_cannot_be_made(make: Callable[[Any], Outcome], valu
         (
             receipt(Exited(0), Reason.SERVER_STOPPED, forced=True),
             "exited with code 0 after 2.5 s (stopped because the server was stopped, SIGKILL was needed)",
+        ),
+        (
+            receipt(Exited(0), Reason.REPLACED),
+            "exited with code 0 after 2.5 s (stopped because another run took its place, the stop signal was enough)",
+        ),
+        (
+            receipt(Exited(0), Reason.UNHEALTHY, detail="3 of 3 checks failed: no answer"),
+            (
+                "exited with code 0 after 2.5 s "
+                "(stopped because it was unhealthy: 3 of 3 checks failed: no answer, the stop signal was enough)"
+            ),
+        ),
+        (
+            receipt(Exited(0), Reason.NOT_READY, forced=True),
+            "exited with code 0 after 2.5 s (stopped because it did not become ready, SIGKILL was needed)",
+        ),
+        (
+            receipt(Signaled(9), Reason.HUNG, forced=True),
+            (
+                "was killed by signal 9 (KILL) after 2.5 s "
+                "(stopped because its watchdog was not heard, SIGKILL was needed)"
+            ),
         ),
     ],
     ids=lambda value: type(value).__name__,
@@ -179,6 +221,8 @@ def test_describes(verdict: Verdict | Outcome, sentence: str) -> None:
         Refused("x", "a\nb\x1b"),
         Unreachable("a\nb\x1b"),
         Failed("a\nb\x1b"),
+        Detached("a\nb\x1b"),
+        receipt(Exited(0), Reason.UNHEALTHY, detail="a\nb\x1b"),
     ],
     ids=lambda verdict: type(verdict).__name__,
 )

@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cmapp.core.outcome import Exited, Failed, NotStarted, Reason, Receipt, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import (
+    ATTEMPT_LIMIT,
     KILL_MARGIN,
+    LINKED,
     RETRY_FIRST,
     RETRY_LAST,
     TABLE,
@@ -41,7 +43,12 @@ GONE = Unreachable("the connection was reset")
 TICK = 1 / 1024  # everything below is a multiple of it, so that sums are exact
 SECONDS = st.integers(1, 60 * 1024).map(lambda ticks: ticks * TICK)
 PATIENCES = st.builds(
-    Patience, poll_interval=SECONDS, poll_timeout=SECONDS, connect_timeout=SECONDS, stop_timeout=SECONDS
+    Patience,
+    poll_interval=SECONDS,
+    poll_timeout=SECONDS,
+    connect_timeout=SECONDS,
+    stop_timeout=SECONDS,
+    link_timeout=SECONDS,
 )
 
 
@@ -84,9 +91,10 @@ def test_who_answers_in_time_is_not_given_up(
 @example(Patience(), [], S.LAUNCHING)
 @example(Patience(), [1023], S.WATCHING)
 def test_who_falls_silent_is_noticed_in_time(patience: Patience, answers: list[int], state: State) -> None:
-    """From the last report, or the launch, it takes `silence` and not a tick more or less, in every state.
+    """From the last report, or the launch, a loss takes `silence` and not a tick more or less, in every state.
 
-    Only a stop that the server does not carry out may end the wait sooner.
+    Nor does it take a tick more than `bound` to give up. Only a stop that the server does not carry out may end the
+    wait sooner.
     """
     pursuit = launching(patience)
     heard = 0.0
@@ -97,16 +105,42 @@ def test_who_falls_silent_is_noticed_in_time(patience: Patience, answers: list[i
         heard = pursuit.deadline + patience.poll_timeout * part / 1024
         pursuit.clock(pursuit.deadline)
         pursuit.step(E.REPORTED, heard)
-    noticed = heard + patience.silence
+    noticed, stopped = heard + patience.silence, heard + patience.stop_timeout + KILL_MARGIN
+    assume(noticed != stopped)
     if state is S.STOPPING:
         pursuit.step(E.SIGNALED, heard)
-        noticed = min(noticed, heard + patience.stop_timeout + KILL_MARGIN)
-    while pursuit.verdict is None:
+    lost = None
+    while pursuit.deadline is not None:
         now = pursuit.deadline
-        assert now is not None
         pursuit.clock(now)
-    assert now == noticed
+        if lost is None and pursuit.state is S.AWAY:
+            lost = now
+    late = state is S.STOPPING and stopped < noticed
+    assert (lost, now) == ((None, stopped) if late else (noticed, heard + patience.bound))
     assert isinstance(pursuit.verdict, Unreachable)
+
+
+@given(PATIENCES, st.data())
+def test_link_timeout_is_kept(patience: Patience, data: st.DataObject) -> None:
+    """However attempts to come back fail, and however far they come, it is given up when its time has passed."""
+    pursuit = launching(patience)
+    pursuit.step(E.LAUNCHED, 0.0)
+    pursuit.step(E.LINK_LOST, 1.0, GONE)
+    now, attempts, onward = 1.0, 0, {S.RECONNECTING: E.CONNECTED, S.REGREETING: E.WELCOMED, S.REATTACHING: E.SIGNALED}
+    while pursuit.verdict is None:
+        due = pursuit.deadline
+        assert due is not None
+        assert now < due <= 1 + patience.link_timeout
+        after = data.draw(st.none() | SECONDS) if pursuit.state in onward else None
+        if after is not None and now + after < due:
+            now += after
+            goes_on = data.draw(st.booleans())
+            pursuit.step(onward[pursuit.state] if goes_on else E.LINK_LOST, now, GONE)
+        else:
+            now = due
+            attempts += pursuit.clock(now).count(A.CONNECT)
+        assume(attempts < 200)
+    assert now == 1 + patience.link_timeout
 
 
 @given(PATIENCES, st.data())
@@ -173,7 +207,6 @@ class World(RuleBasedStateMachine):
         self.pursuit = Pursuit(Patience(), lambda: 0.5)
         self.done: list[Action] = []
         self.told: Verdict | None = None
-        self.began: float | None = None
         self.linked = self.open_poll = False
         self.heard = 0.0
 
@@ -196,6 +229,11 @@ class World(RuleBasedStateMachine):
         """Something happens that is the end, but seldom; once it has ended, anything at all may happen."""
         if really == 0:
             self.happen(choice.draw(st.sampled_from(self.may_happen(ends=True))))
+
+    @rule(held=st.booleans())
+    def is_held(self, *, held: bool) -> None:
+        """A report says that the run is held, or is not."""
+        self.pursuit.held = held
 
     @rule(seconds=st.integers(1, 5 * 1024).map(lambda ticks: ticks * TICK))
     def time_passes(self, seconds: float) -> None:
@@ -221,7 +259,8 @@ class World(RuleBasedStateMachine):
         self.account(self.pursuit.step(event, self.now, VERDICTS.get(event)))
         if self.told is None:
             self.told = self.pursuit.verdict
-            assert self.told is None or self.told == VERDICTS.get(event) or event is E.SIGNALED
+            own = {E.SIGNALED, E.DISMISSED, E.DETACHED}
+            assert self.told is None or self.told == VERDICTS.get(event) or event in own
 
     def look(self) -> None:
         """Look at the clock: afterwards nothing is due any more."""
@@ -239,7 +278,6 @@ class World(RuleBasedStateMachine):
             if action is A.CONNECT:
                 assert not self.linked
                 self.linked = True
-                self.began = self.now if self.began is None else self.began
             elif action is A.HANG_UP:
                 self.linked = self.open_poll = False
             elif action is not A.CONCLUDE:
@@ -248,7 +286,7 @@ class World(RuleBasedStateMachine):
                 assert not self.open_poll
                 self.open_poll = True
             self.done.append(action)
-        if not actions and self.pursuit._timers.get(E.ANSWER_LATE) is None:
+        if E.ANSWER_LATE not in self.pursuit._timers:
             self.open_poll = False
 
     @invariant()
@@ -269,18 +307,20 @@ class World(RuleBasedStateMachine):
     @invariant()
     def polls_or_waits_for_an_answer(self) -> None:
         """On a link either the next poll is due or an answer, never both and never neither."""
-        linked = self.pursuit.state in (S.LAUNCHING, S.WATCHING, S.STOPPING)
+        linked = self.pursuit.state in (*LINKED, S.REATTACHING)
         assert len(self.pursuit._timers.keys() & {E.POLL_DUE, E.ANSWER_LATE}) == int(linked)
 
     def teardown(self) -> None:
         """Left to itself, with a server that says nothing any more, every pursuit concludes within its bounds."""
         if self.pursuit.state is S.IDLE:
             self.happen(E.BEGUN)
-        start = self.now
+        start, self.pursuit.held = self.now, False
         while self.pursuit.deadline is not None:
             self.something_is_due()
         assert self.pursuit.state is S.CONCLUDED
-        assert self.now - start <= max(self.patience.silence, self.patience.connect_timeout)
+        # A limit that was no matter while it was held runs from the next attempt on.
+        attempt = max(RETRY_LAST + ATTEMPT_LIMIT, self.patience.poll_timeout)
+        assert self.now - start <= max(self.patience.bound, self.patience.connect_timeout) + attempt
         self.concludes_once()
 
 

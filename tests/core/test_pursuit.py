@@ -6,46 +6,16 @@ from itertools import pairwise, product
 
 import pytest
 
-from cmapp.core.outcome import Exited, Failed, NotStarted, Reason, Receipt, Refused, Unreachable, Verdict
-from cmapp.core.pursuit import TABLE, TIMERS, Action, Event, Patience, Pursuit, State
+from cmapp.core.outcome import Failed, Unreachable, Verdict
+from cmapp.core.pursuit import LINKED, RETURNING, SEEKING, TABLE, TIMERS, Action, Event, Patience, Pursuit, State
 from cmapp.errors import StateError
+from tests.core.pursuit_story import GONE, pursuit_in
 
 A, E, S = Action, Event, State
-RECEIPT = Receipt(
-    name="web",
-    run_id="01234567-89ab-cdef-0123-456789abcdef",
-    outcome=Exited(3),
-    reason=Reason.ITSELF,
-    started=0,
-    ended=0,
-    lasted=0,
-)
-GONE = Unreachable("the connection was reset")
 CLOCK = {E.RETRY_DUE, E.ATTEMPT_LATE, E.LIMIT_PASSED, E.POLL_DUE, E.ANSWER_LATE, E.STOP_LATE}
-LINKED = [E.BEGUN, E.CONNECTED, E.WELCOMED, E.LAUNCHED]
-WAYS: dict[State, list[Event]] = {
-    S.IDLE: [],
-    S.CONNECTING: LINKED[:1],
-    S.WAITING: [E.BEGUN, E.LINK_LOST],
-    S.GREETING: LINKED[:2],
-    S.LAUNCHING: LINKED[:3],
-    S.WATCHING: LINKED,
-    S.STOPPING: [*LINKED, E.SIGNALED],
-    S.CONCLUDED: [E.BROKEN],
-}
-
 PAIRS = list(product(State, Event))
 pairs = pytest.mark.parametrize(("state", "event"), PAIRS, ids=[f"{s.value}-{e.value}" for s, e in PAIRS])
 states = pytest.mark.parametrize("state", State, ids=lambda state: state.value)
-
-
-def pursuit_in(state: State, patience: Patience | None = None) -> Pursuit:
-    """Return a pursuit that came to that state at second 0, with the longest possible pauses."""
-    pursuit = Pursuit(patience or Patience(), lambda: 1.0)
-    for event in WAYS[state]:
-        pursuit.step(event, 0.0, Failed("a defect"))
-    assert pursuit.state is state
-    return pursuit
 
 
 def test_every_pair_is_in_the_table() -> None:
@@ -53,25 +23,27 @@ def test_every_pair_is_in_the_table() -> None:
     assert set(TABLE) == set(PAIRS)
 
 
-SEEKING, ON_LINK = {S.CONNECTING, S.WAITING, S.GREETING}, {S.LAUNCHING, S.WATCHING, S.STOPPING}
+ON_LINK, CALLING = {*LINKED}, {S.CONNECTING, S.GREETING, S.RECONNECTING, S.REGREETING}
 WHEN: dict[Event, set[State]] = {
     E.BEGUN: {S.IDLE},
-    E.CONNECTED: {S.CONNECTING},
-    E.WELCOMED: {S.GREETING},
-    E.LAUNCHED: {S.LAUNCHING, S.STOPPING},
-    E.NOT_STARTED: {S.LAUNCHING, S.STOPPING},
-    E.REFUSED: {S.GREETING, S.LAUNCHING, S.STOPPING},
-    E.REPORTED: ON_LINK,
-    E.EXITED: {S.WATCHING, S.STOPPING},
-    E.LINK_LOST: {S.CONNECTING, S.GREETING, *ON_LINK},
-    E.DENIED: {S.CONNECTING, S.GREETING, *ON_LINK},
+    E.CONNECTED: {S.CONNECTING, S.RECONNECTING},
+    E.WELCOMED: {S.GREETING, S.REGREETING},
+    E.LAUNCHED: {S.LAUNCHING, S.STOPPING, S.REATTACHING},
+    E.NOT_STARTED: {S.LAUNCHING, S.STOPPING, S.REATTACHING},
+    E.REFUSED: {S.GREETING, S.REGREETING, S.LAUNCHING, S.STOPPING, S.DETACHING, S.REATTACHING},
+    E.REPORTED: {*ON_LINK, S.REATTACHING},
+    E.EXITED: {S.WATCHING, S.STOPPING, S.DETACHING},
+    E.DETACHED: {S.STOPPING, S.DETACHING},
+    E.LINK_LOST: {*CALLING, *ON_LINK, S.REATTACHING},
+    E.DENIED: {*CALLING, *ON_LINK, S.REATTACHING},
     E.SIGNALED: set(State),
+    E.DISMISSED: set(State),
     E.BROKEN: set(State),
-    E.RETRY_DUE: {S.WAITING},
-    E.ATTEMPT_LATE: {S.CONNECTING, S.GREETING},
-    E.LIMIT_PASSED: SEEKING,
+    E.RETRY_DUE: {S.WAITING, S.AWAY},
+    E.ATTEMPT_LATE: CALLING,
+    E.LIMIT_PASSED: {*SEEKING, *RETURNING},
     E.POLL_DUE: ON_LINK,
-    E.ANSWER_LATE: ON_LINK,
+    E.ANSWER_LATE: {*ON_LINK, S.REATTACHING},
     E.STOP_LATE: {S.STOPPING},
 }
 
@@ -116,156 +88,10 @@ def test_who_gives_up_a_link_hangs_up(state: State, event: Event) -> None:
     following, actions = TABLE[state, event] or (state, ())
     ends = following is S.CONCLUDED and state is not S.CONCLUDED
     assert (actions[-2:] == (A.HANG_UP, A.CONCLUDE)) == (A.CONCLUDE in actions) == ends
-    assert (actions == (A.HANG_UP,)) == (following is S.WAITING and state is not S.WAITING)
-    assert event is not E.LINK_LOST or TABLE[state, event] is None or following in (S.WAITING, S.CONCLUDED)
-
-
-# A story is what happens at which second, and what comes of it. None as event is a look at the clock.
-Step = tuple[float, Event | Verdict | None, State, list[Action], float | None]
-BEGIN: list[Step] = [
-    (0, E.BEGUN, S.CONNECTING, [A.CONNECT], 10),
-    (1, E.CONNECTED, S.GREETING, [A.SAY_HELLO], 10),
-    (2, E.WELCOMED, S.LAUNCHING, [A.LAUNCH], 7),
-]
-WATCH: list[Step] = [*BEGIN, (3, E.LAUNCHED, S.WATCHING, [], 7)]
-END = [A.HANG_UP, A.CONCLUDE]
-STORIES: dict[str, tuple[list[Step], Verdict]] = {
-    "the application exits": (
-        [*WATCH, (4, RECEIPT, S.CONCLUDED, [A.ACKNOWLEDGE, *END], None)],
-        RECEIPT,
-    ),
-    "the command is not there": (
-        [*BEGIN, (3, NotStarted(found=False, text="no x"), S.CONCLUDED, END, None)],
-        NotStarted(found=False, text="no x"),
-    ),
-    "the launch is refused": (
-        [*BEGIN, (3, Refused("capacity", "full"), S.CONCLUDED, END, None)],
-        Refused("capacity", "full"),
-    ),
-    "the version is refused": (
-        [*BEGIN[:2], (3, Refused("version", "old"), S.CONCLUDED, END, None)],
-        Refused("version", "old"),
-    ),
-    "polls are answered, then one is not": (
-        [
-            *WATCH,
-            (6.9, None, S.WATCHING, [], 7),
-            (7, None, S.WATCHING, [A.POLL], 17),
-            (16.9, E.REPORTED, S.WATCHING, [], 21.9),
-            (21.9, None, S.WATCHING, [A.POLL], 31.9),
-            (31.8, None, S.WATCHING, [], 31.9),
-            (31.9, None, S.CONCLUDED, END, None),
-        ],
-        Unreachable("no answer to a poll within 10 s"),
-    ),
-    "the server goes silent while it launches": (
-        [*BEGIN, (7, None, S.LAUNCHING, [A.POLL], 17), (17, None, S.CONCLUDED, END, None)],
-        Unreachable("no answer to a poll within 10 s"),
-    ),
-    "a report that nobody waited for changes nothing": (
-        [*WATCH, (5, E.REPORTED, S.WATCHING, [], 7), (7, None, S.WATCHING, [A.POLL], 17)],
-        GONE,
-    ),
-    "a poll waits over the launch": (
-        [*BEGIN, (7, None, S.LAUNCHING, [A.POLL], 17), (8, E.LAUNCHED, S.WATCHING, [], 17)],
-        GONE,
-    ),
-    "the link is lost": ([*WATCH, (4, GONE, S.CONCLUDED, END, None)], GONE),
-    "the guest still boots": (
-        [
-            (0, E.BEGUN, S.CONNECTING, [A.CONNECT], 10),
-            (1, Unreachable("connection refused"), S.WAITING, [A.HANG_UP], 1.1),
-            (1.1, None, S.CONNECTING, [A.CONNECT], 11.1),
-            (2.1, Unreachable("connection refused"), S.WAITING, [A.HANG_UP], 2.3),
-            (2.3, None, S.CONNECTING, [A.CONNECT], 12.3),
-            (12.3, None, S.WAITING, [A.HANG_UP], 12.7),
-            (12.7, None, S.CONNECTING, [A.CONNECT], 22.7),
-            (13, E.CONNECTED, S.GREETING, [A.SAY_HELLO], 22.7),
-            (14, E.WELCOMED, S.LAUNCHING, [A.LAUNCH], 19),
-        ],
-        GONE,
-    ),
-    "a guest that accepts and says nothing": (
-        [*BEGIN[:2], (10, None, S.WAITING, [A.HANG_UP], 10.1), (60, None, S.CONCLUDED, [A.CONNECT, *END], None)],
-        Unreachable("no connection within 60 s: no answer within 10 s"),
-    ),
-    "trust is denied": (
-        [(0, E.BEGUN, S.CONNECTING, [A.CONNECT], 10), (1, Refused("trust", "no"), S.CONCLUDED, END, None)],
-        Refused("trust", "no"),
-    ),
-    "is stopped before it is launched": (
-        [*BEGIN[:2], (2, E.SIGNALED, S.CONCLUDED, END, None)],
-        Failed("it was stopped before it was launched"),
-    ),
-    "is stopped while it is launched": (
-        [
-            *BEGIN,
-            (3, E.SIGNALED, S.STOPPING, [A.STOP], 7),
-            (4, E.LAUNCHED, S.STOPPING, [], 7),
-            (5, RECEIPT, S.CONCLUDED, [A.ACKNOWLEDGE, *END], None),
-        ],
-        RECEIPT,
-    ),
-    "is stopped and takes its time": (
-        [
-            *WATCH,
-            (4, E.SIGNALED, S.STOPPING, [A.STOP], 7),
-            (7, None, S.STOPPING, [A.POLL], 17),
-            (8, E.REPORTED, S.STOPPING, [], 13),
-            (13, None, S.STOPPING, [A.POLL], 23),
-            (14, RECEIPT, S.CONCLUDED, [A.ACKNOWLEDGE, *END], None),
-        ],
-        RECEIPT,
-    ),
-    "the guest hangs while it is stopped": (
-        [
-            *WATCH,
-            (4, E.SIGNALED, S.STOPPING, [A.STOP], 7),
-            (7, None, S.STOPPING, [A.POLL], 17),
-            (17, None, S.CONCLUDED, END, None),
-        ],
-        Unreachable("no answer to a poll within 10 s"),
-    ),
-    "breaks by a defect of its own": (
-        [*WATCH, (4, Failed("a defect"), S.CONCLUDED, END, None), (5, RECEIPT, S.CONCLUDED, [], None)],
-        Failed("a defect"),
-    ),
-}
-MEANT: dict[type[Verdict], Event] = {
-    Receipt: E.EXITED,
-    NotStarted: E.NOT_STARTED,
-    Unreachable: E.LINK_LOST,
-    Failed: E.BROKEN,
-}
-
-
-def event_of(verdict: Verdict) -> Event:
-    """Return the event that comes with the verdict."""
-    if isinstance(verdict, Refused):
-        return E.DENIED if verdict.code == "trust" else E.REFUSED
-    return MEANT[type(verdict)]
-
-
-@pytest.mark.parametrize("name", STORIES)
-def test_stories(name: str) -> None:
-    """What happens leads step by step to what is done, until when, and to one verdict."""
-    steps, verdict = STORIES[name]
-    pursuit = Pursuit(Patience(), lambda: 1.0)
-    for now, event, state, actions, deadline in steps:
-        if event is None:
-            due = pursuit.deadline
-            done = pursuit.clock(due if due is not None and due == pytest.approx(now) else now)
-        elif isinstance(event, Event):
-            done = pursuit.step(event, now)
-        else:
-            done = pursuit.step(event_of(event), now, event)
-        assert (now, event, pursuit.state, list(done)) == (now, event, state, actions)
-        assert pursuit.deadline == (None if deadline is None else pytest.approx(deadline))
-    if pursuit.state is not S.CONCLUDED:
-        pursuit.step(E.LINK_LOST, 100.0, GONE)
-    assert pursuit.verdict == verdict
-    assert pursuit.step(E.BROKEN, 101.0, Failed("later")) == ()
-    assert pursuit.verdict == verdict
+    left = {S.WAITING, S.AWAY}
+    assert (actions == (A.HANG_UP,)) == (following in left and state not in left)
+    if event is E.LINK_LOST and TABLE[state, event] is not None and state is not S.CONCLUDED:
+        assert following is (S.WAITING if state in SEEKING else S.AWAY)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +144,8 @@ def test_no_connection_says_what_was_known_last(trouble: Verdict | None) -> None
     assert pursuit.verdict == Unreachable("no connection within 60 s: connection refused")
 
 
-def test_silence_is_one_interval_and_one_timeout() -> None:
+def test_bounds_are_sums() -> None:
     """The bound that is printed at start is what the settings add up to."""
-    assert Patience().silence == 15.0
-    assert Patience(poll_interval=0.5, poll_timeout=2).silence == 2.5
+    assert (Patience().silence, Patience().bound) == (15.0, 45.0)
+    given = Patience(poll_interval=0.5, poll_timeout=2, link_timeout=4)
+    assert (given.silence, given.bound) == (2.5, 6.5)

@@ -38,6 +38,7 @@ def message_of(event: Event, number: int) -> m.Message:
         Event.POLL: m.Poll(number),
         Event.STOP: m.Stop(number),
         Event.DETACH: m.Detach(number),
+        Event.HOLD: m.Hold(number, "web"),
         Event.ACKNOWLEDGE: m.Acknowledge(number, RUN),
         Event.STATUS: m.Status(number),
         Event.TAIL: m.Tail(number),

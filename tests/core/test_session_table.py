@@ -25,6 +25,7 @@ WHEN: dict[Event, set[State]] = {
     Event.DETACH: HAD_A_RUN,
     Event.DETACHED: HAD_A_RUN,
     Event.ACKNOWLEDGE: {State.OPEN, State.ENDED},
+    Event.HOLD: {State.OPEN, State.ENDED},
     Event.POLL: GREETED,
     Event.STOP: GREETED,
     Event.STATUS: GREETED,

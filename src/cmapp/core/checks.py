@@ -25,6 +25,10 @@ NAME_LIMIT = 64
 NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@+")
 UUID_PARTS = (8, 4, 4, 4, 12)
 HEX = frozenset("0123456789abcdef")
+RLIMITS = frozenset(
+    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio sigpending stack".split()  # noqa: SIM905
+)
+LIMITS = RLIMITS | {"memory", "pids"}  # the last two are a cgroup's
 
 
 def text(value: Any) -> str:
@@ -115,6 +119,13 @@ def environment(value: Any) -> dict[str, str]:
     return {key: text(item) for key, item in value.items()}
 
 
+def limits(value: Any) -> dict[str, tuple[int, int]]:
+    """Accept an object of resource limits: the name in lower case, and [soft, hard]; -1 is no limit."""
+    if not isinstance(value, dict) or not value.keys() <= LIMITS:
+        raise ValueError(f"must be an object with limits of {', '.join(sorted(LIMITS))}")
+    return {key: _limit(item) for key, item in value.items()}
+
+
 def one_of(words: type[enum.Enum]) -> Callable[[Any], Any]:
     """Accept one of an enum's words, kept as the enum's member."""
 
@@ -171,6 +182,15 @@ def build(kind: type[Record], value: Any) -> Any:
         return kind(**{key: value[key] for key in kind.fields() if key in value})
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _limit(value: Any) -> tuple[int, int]:
+    if not isinstance(value, (list, tuple)) or len(value) != len(("soft", "hard")):
+        raise ValueError("must be limits of [soft, hard]")
+    soft, hard = (item if isinstance(item, int) and item == -1 else count(item) for item in value)
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise ValueError("must be limits whose soft one is not above the hard one")
+    return soft, hard
 
 
 def _encodes(value: str) -> bool:

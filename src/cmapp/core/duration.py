@@ -6,6 +6,7 @@ from cmapp.errors import SettingsError
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 FEW = 120  # of a unit, up to which a duration is told in it
+LATE = 3.0  # seconds: a clock that is looked at later than that tells of us, who stood still, and judges nobody
 LONGEST = 10 * 365 * 86400.0
 
 

@@ -1,31 +1,27 @@
-"""The life of one run in the guest: (state, event) -> (state, actions), and at most one deadline.
+"""The life of one run in the guest: (state, event) -> (state, actions), and the timers that may end its states.
 
-The leader is the process that was launched; the tree is the leader with all that it started. A run is over
+The leader is the application's main process; the tree is the leader with all that it started. A run is over
 only when its tree is empty, and its name is free only then. The end of a leader that ends by itself is told at
 once, while what it left behind is killed; after a stop the end is told when nothing is left. In both cases it
-is told exactly once. A stop that is wanted before the command runs waits for it: what prepares the command may
-take the signal for something else. `Run` holds what a run knows, the shell carries out the actions and reports
-the events.
+is told exactly once. Nothing is executed before the run is recorded, and a stop that is wanted before the
+command runs waits for it: what prepares the command may take the signal for something else.
+
+Judgements are the events by which the server itself decides to stop a run. Clocks are events too: a timer that is
+due is stepped like any other event. core/run.py is what knows a run's state and times.
 """
 
 from __future__ import annotations
 
 import enum
 
-from cmapp.core.outcome import Outcome, Reason, Receipt, Unknown
-from cmapp.errors import StateError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cmapp.core.messages import StopRules
-
-KILL_PATIENCE = 10.0  # seconds after which a tree that survives SIGKILL is complained about, again and again
+from cmapp.core.outcome import Reason
 
 
 class State(enum.Enum):
     """How a run is."""
 
     STARTING = "starting"
+    READYING = "readying"
     RUNNING = "running"
     STOPPING = "stopping"
     KILLING = "killing"
@@ -34,28 +30,48 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happened to it."""
+    """What happened to it; UNREADY, HUNG, ORPHANED and DEADLINE_PASSED come from the clock."""
 
+    RECORDED = "recorded"
+    NOT_RECORDED = "not recorded"
     SPAWNED = "spawned"
     SPAWN_FAILED = "spawn failed"
+    READY = "ready"
     STOP_WANTED = "stop wanted"
     KILL_WANTED = "kill wanted"
+    STOP_COMMAND_ENDED = "stop command ended"
     LEADER_ENDED = "leader ended"
     TREE_EMPTY = "tree empty"
+    UNHEALTHY = "unhealthy"
+    UNREADY = "not ready in time"
+    HUNG = "watchdog not heard in time"
+    ORPHANED = "manager lost for too long"
     DEADLINE_PASSED = "deadline passed"
 
 
 class Action(enum.Enum):
     """What the shell has to do about it, in this order."""
 
+    EXECUTE = "execute"
+    ASK_TO_STOP = "ask to stop"
     SIGNAL_TREE = "signal tree"
+    SIGNAL_REST = "signal rest"
     KILL_TREE = "kill tree"
     WATCH_TREE = "watch tree"
     TELL_LAUNCHED = "tell launched"
     TELL_NOT_STARTED = "tell not started"
+    TELL_READY = "tell ready"
     TELL_ENDED = "tell ended"
     COMPLAIN = "complain"
     FREE_NAME = "free name"
+
+
+JUDGEMENTS = {
+    Event.UNHEALTHY: Reason.UNHEALTHY,
+    Event.UNREADY: Reason.NOT_READY,
+    Event.HUNG: Reason.HUNG,
+    Event.ORPHANED: Reason.MANAGER_LOST,
+}
 
 
 def _table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | None]:
@@ -63,101 +79,56 @@ def _table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | Non
     s, e, a = State, Event, Action
     table: dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | None]
     table = {(state, event): None for state in s for event in e}
-    table |= {
-        (s.STARTING, e.SPAWNED): (s.RUNNING, (a.TELL_LAUNCHED,)),
-        (s.STARTING, e.SPAWN_FAILED): (s.CLEARING, (a.TELL_NOT_STARTED,)),
+    ending = (s.STOPPING, s.KILLING, s.CLEARING, s.ENDED)
+    # What was under way when the run began to end: it comes too late to matter.
+    late = (e.RECORDED, e.NOT_RECORDED, e.READY, e.STOP_WANTED, e.STOP_COMMAND_ENDED, *JUDGEMENTS)
+    table |= {(state, event): (state, ()) for state in ending for event in late}
+    table |= {(state, e.KILL_WANTED): (state, ()) for state in (s.CLEARING, s.ENDED)}
+    for state in (s.STARTING, s.STOPPING):
+        table |= {
+            (state, e.RECORDED): (state, (a.EXECUTE,)),
+            (state, e.NOT_RECORDED): (s.KILLING, (a.KILL_TREE,)),
+        }
+    for state in (s.STARTING, s.STOPPING, s.KILLING):
+        table |= {(state, e.SPAWN_FAILED): (s.CLEARING, (a.TELL_NOT_STARTED,))}
+    for state in (s.STARTING, s.READYING, s.RUNNING, s.STOPPING, s.KILLING):
+        table |= {(state, e.KILL_WANTED): (s.KILLING, (a.KILL_TREE,))}
+    for state in (s.READYING, s.RUNNING):
+        table |= {
+            (state, e.STOP_WANTED): (s.STOPPING, (a.ASK_TO_STOP,)),
+            (state, e.LEADER_ENDED): (s.CLEARING, (a.KILL_TREE, a.TELL_ENDED, a.WATCH_TREE)),
+            **{(state, judgement): (s.STOPPING, (a.ASK_TO_STOP,)) for judgement in JUDGEMENTS},
+        }
+    return table | {
+        (s.STARTING, e.SPAWNED): (s.READYING, (a.TELL_LAUNCHED,)),
         (s.STARTING, e.STOP_WANTED): (s.STOPPING, ()),
-        (s.STARTING, e.KILL_WANTED): (s.KILLING, (a.KILL_TREE,)),
-        (s.RUNNING, e.STOP_WANTED): (s.STOPPING, (a.SIGNAL_TREE,)),
-        (s.RUNNING, e.KILL_WANTED): (s.KILLING, (a.KILL_TREE,)),
-        (s.RUNNING, e.LEADER_ENDED): (s.CLEARING, (a.KILL_TREE, a.TELL_ENDED, a.WATCH_TREE)),
-        (s.STOPPING, e.SPAWNED): (s.STOPPING, (a.TELL_LAUNCHED, a.SIGNAL_TREE)),
-        (s.STOPPING, e.SPAWN_FAILED): (s.CLEARING, (a.TELL_NOT_STARTED,)),
-        (s.STOPPING, e.STOP_WANTED): (s.STOPPING, ()),
-        (s.STOPPING, e.KILL_WANTED): (s.KILLING, (a.KILL_TREE,)),
-        (s.STOPPING, e.LEADER_ENDED): (s.STOPPING, (a.WATCH_TREE,)),
+        (s.STARTING, e.ORPHANED): (s.STOPPING, ()),
+        (s.READYING, e.READY): (s.RUNNING, (a.TELL_READY,)),
+        (s.RUNNING, e.READY): (s.RUNNING, ()),
+        (s.STOPPING, e.SPAWNED): (s.STOPPING, (a.TELL_LAUNCHED, a.ASK_TO_STOP)),
+        (s.STOPPING, e.STOP_COMMAND_ENDED): (s.STOPPING, (a.SIGNAL_TREE,)),
+        (s.STOPPING, e.LEADER_ENDED): (s.STOPPING, (a.SIGNAL_REST, a.WATCH_TREE)),
         (s.STOPPING, e.TREE_EMPTY): (s.ENDED, (a.TELL_ENDED, a.FREE_NAME)),
         (s.STOPPING, e.DEADLINE_PASSED): (s.KILLING, (a.KILL_TREE,)),
         (s.KILLING, e.SPAWNED): (s.KILLING, (a.TELL_LAUNCHED,)),
-        (s.KILLING, e.SPAWN_FAILED): (s.CLEARING, (a.TELL_NOT_STARTED,)),
-        (s.KILLING, e.STOP_WANTED): (s.KILLING, ()),
-        (s.KILLING, e.KILL_WANTED): (s.KILLING, (a.KILL_TREE,)),
         (s.KILLING, e.LEADER_ENDED): (s.KILLING, (a.WATCH_TREE,)),
         (s.KILLING, e.TREE_EMPTY): (s.ENDED, (a.TELL_ENDED, a.FREE_NAME)),
         (s.KILLING, e.DEADLINE_PASSED): (s.KILLING, (a.COMPLAIN, a.KILL_TREE)),
-        (s.CLEARING, e.STOP_WANTED): (s.CLEARING, ()),
-        (s.CLEARING, e.KILL_WANTED): (s.CLEARING, ()),
         (s.CLEARING, e.LEADER_ENDED): (s.CLEARING, (a.WATCH_TREE,)),
         (s.CLEARING, e.TREE_EMPTY): (s.ENDED, (a.FREE_NAME,)),
         (s.CLEARING, e.DEADLINE_PASSED): (s.CLEARING, (a.COMPLAIN, a.KILL_TREE)),
-        (s.ENDED, e.STOP_WANTED): (s.ENDED, ()),
-        (s.ENDED, e.KILL_WANTED): (s.ENDED, ()),
     }
-    return table
 
 
 TABLE = _table()
 
-
-class Run:
-    """What is known of one run: its state, when it must act next, and how it ended."""
-
-    __slots__ = ("_forced", "_started", "_started_wall", "_stop", "deadline", "ended", "outcome", "reason", "state")
-
-    def __init__(self, stop: StopRules, now: float, wall: float) -> None:
-        self.state = State.STARTING
-        self.deadline: float | None = None
-        self.outcome: Outcome | None = None
-        self.reason = Reason.ITSELF
-        self.ended: float | None = None
-        self._forced = False
-        self._stop = stop
-        self._started = now
-        self._started_wall = wall
-
-    def step(
-        self, event: Event, now: float, *, reason: Reason | None = None, outcome: Outcome | None = None
-    ) -> tuple[Action, ...]:
-        """Return what to do about `event` at `now`; raises StateError for what cannot happen.
-
-        `reason` goes with a wanted stop or kill, `outcome` with the leader's end.
-        """
-        entry = TABLE[self.state, event]
-        if entry is None:
-            raise StateError(f"{event.value} for a run that is {self.state.value}")
-        if event in (Event.STOP_WANTED, Event.KILL_WANTED) and self.outcome is None and self.reason is Reason.ITSELF:
-            self.reason = reason or Reason.ASKED
-        if event is Event.LEADER_ENDED and self.ended is None:
-            self.outcome, self.ended = outcome, now
-        state, actions = entry
-        if state is not self.state or event is Event.DEADLINE_PASSED:
-            self.deadline = self._deadline(state, now)
-        self._forced = self._forced or state is State.KILLING
-        self.state = state
-        return actions
-
-    def uptime(self, now: float) -> float:
-        """Return how many seconds the leader has run, or ran."""
-        return max(0.0, (now if self.ended is None else self.ended) - self._started)
-
-    def receipt(self, name: str, run_id: str, now: float) -> Receipt:
-        """Return the record of how it ended."""
-        lasted = self.uptime(now)
-        return Receipt(
-            name=name,
-            run_id=run_id,
-            outcome=self.outcome or Unknown("the server lost sight of it"),
-            reason=self.reason,
-            forced=self._forced,
-            started=self._started_wall,
-            ended=self._started_wall + lasted,
-            lasted=lasted,
-        )
-
-    def _deadline(self, state: State, now: float) -> float | None:
-        match state:
-            case State.STOPPING:
-                return now + self._stop.timeout
-            case State.KILLING | State.CLEARING:
-                return now + KILL_PATIENCE
-        return None
+# The timers that may run in a state; the others are forgotten when it is entered.
+TIMERS: dict[State, frozenset[Event]] = {
+    State.STARTING: frozenset((Event.ORPHANED,)),
+    State.READYING: frozenset((Event.ORPHANED, Event.UNREADY, Event.HUNG)),
+    State.RUNNING: frozenset((Event.ORPHANED, Event.HUNG)),
+    State.STOPPING: frozenset((Event.DEADLINE_PASSED,)),
+    State.KILLING: frozenset((Event.DEADLINE_PASSED,)),
+    State.CLEARING: frozenset((Event.DEADLINE_PASSED,)),
+    State.ENDED: frozenset(),
+}

@@ -11,6 +11,7 @@ import enum
 from cmapp.core import checks
 from cmapp.core.outcome import Receipt
 from cmapp.core.record import Record, field
+from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanRules, ReadyRules, StopRules
 
 VERSIONS = (1,)
 OUTPUT_CHUNK = checks.BLOB_LIMIT  # bytes of output in one message
@@ -21,6 +22,7 @@ class Phase(enum.Enum):
 
     WAITING = "waiting"
     STARTING = "starting"
+    READYING = "readying"
     RUNNING = "running"
     STOPPING = "stopping"
     ENDED = "ended"
@@ -31,13 +33,6 @@ class Stream(enum.Enum):
 
     STDOUT = "stdout"
     STDERR = "stderr"
-
-
-class StopRules(Record):
-    """How a run is stopped: `signal` to its whole process group, SIGKILL after `timeout` seconds."""
-
-    signal: int = field(checks.within(1, 64), default=15)
-    timeout: float = field(checks.seconds, default=30.0)
 
 
 class Message(Record):
@@ -56,7 +51,8 @@ class Request(Message):
 class Hello(Request):
     """The first line: the versions that the manager speaks, and when the server may take it for lost.
 
-    `silence` is that many seconds without a byte from the manager; None leaves it to the transport.
+    `silence` is that many seconds without a byte from the manager; None leaves it to the transport. `instance`
+    names this process of the manager: its next connection takes the place of its last at once.
     """
 
     word = "hello"
@@ -64,13 +60,21 @@ class Hello(Request):
     software: str = field(checks.text, default="")
     node: str = field(checks.text, default="")
     silence: float | None = field(checks.optional(checks.seconds), default=None)
+    instance: str = field(checks.text, default="")
 
 
 class Launch(Request):
     """Start `argv` as run `run_id` of the application `name`.
 
     `env` is the whole environment, `umask` the process's, `cwd` is entered as `user`. A relative `argv[0]`
-    without a slash is looked up along PATH of `env`, or the server's own search path.
+    without a slash is looked up along PATH of `env`, or the server's own search path. `limits` are soft and
+    hard, in the units of setrlimit(2), or of the cgroup for `memory` and `pids`. `watchdog` is the longest time
+    between two WATCHDOG=1 of the application.
+
+    `run_id` makes it idempotent: if that run is there already, or has ended, the manager is attached to it, and
+    with `resume` it is not started in any case. Output is told from the offsets `stdout_from` and `stderr_from`.
+    A run of the same name with another run id is dealt with by `on_existing` once its manager is gone, or at once
+    if `takeover`.
     """
 
     word = "launch"
@@ -82,8 +86,20 @@ class Launch(Request):
     cwd: str = field(checks.text, default="/")
     env: dict[str, str] = field(checks.environment, default={})
     umask: int = field(checks.within(0, 0o777), default=0o022)
+    limits: dict[str, tuple[int, int]] = field(checks.limits, default={})
+    kind: Kind = field(checks.one_of(Kind), default=Kind.SIMPLE)
+    pid_file: str = field(checks.text, default="")
     stop: StopRules = field(checks.record(StopRules), default=StopRules())
+    orphan: OrphanRules = field(checks.record(OrphanRules), default=OrphanRules())
+    ready: ReadyRules | None = field(checks.optional(checks.record(ReadyRules)), default=None)
+    health: HealthRules | None = field(checks.optional(checks.record(HealthRules)), default=None)
+    watchdog: float | None = field(checks.optional(checks.seconds), default=None)
+    on_existing: OnExisting = field(checks.one_of(OnExisting), default=OnExisting.REPLACE)
+    takeover: bool = field(checks.flag, default=False)
+    resume: bool = field(checks.flag, default=False)
     output: bool = field(checks.flag, default=False)
+    stdout_from: int = field(checks.count, default=0)
+    stderr_from: int = field(checks.count, default=0)
 
 
 class Poll(Request):
@@ -103,6 +119,14 @@ class Detach(Request):
     """Leave the run to a later manager."""
 
     word = "detach"
+
+
+class Hold(Request):
+    """Let the run of the application `name` be, whatever its checks say; or, with `on` false, no longer."""
+
+    word = "hold"
+    name: str = field(checks.name)
+    on: bool = field(checks.flag, default=True)
 
 
 class Acknowledge(Request):
@@ -143,7 +167,10 @@ class Welcome(Message):
 
 
 class Launched(Message):
-    """The answer to `launch`: the command runs as `pid`; `attached` tells that it already did."""
+    """The answer to `launch`: the command runs as `pid`; `attached` tells that it already did, or has.
+
+    `run_id` is another than was asked for when `on_existing` attached to the run that was there.
+    """
 
     word = "launched"
     id: int = field(checks.count)
@@ -160,7 +187,11 @@ class Ready(Message):
 
 
 class RunReport(Record):
-    """How a run is: seconds up, processor seconds used, resident bytes and processes of the whole tree."""
+    """How a run is: seconds up, processor seconds used, resident bytes and processes of the whole tree.
+
+    `ready` and `health` are there where the launch asked for them, `status` where the application tells one;
+    `orphaned` is for how many seconds it has had no manager.
+    """
 
     name: str = field(checks.name)
     run_id: str = field(checks.uuid)
@@ -170,6 +201,11 @@ class RunReport(Record):
     cpu: float = field(checks.seconds, default=0.0)
     memory: int = field(checks.count, default=0)
     processes: int = field(checks.count, default=0)
+    held: bool = field(checks.flag, default=False)
+    ready: bool | None = field(checks.optional(checks.flag), default=None)
+    health: str = field(checks.text, default="")
+    status: str = field(checks.text, default="")
+    orphaned: float | None = field(checks.optional(checks.seconds), default=None)
 
 
 class Report(Message):
@@ -203,7 +239,7 @@ class Exited(Message):
 
 
 class Done(Message):
-    """The answer to `stop`, `detach` and `acknowledge`: it is being done, or is done already."""
+    """The answer to `stop`, `detach`, `hold` and `acknowledge`: it is being done, or is done already."""
 
     word = "done"
     id: int = field(checks.count)
@@ -263,7 +299,7 @@ class Refusal:
 
 
 FROM_MANAGER: dict[str, type[Message]] = {
-    kind.word: kind for kind in (Hello, Launch, Poll, Stop, Detach, Acknowledge, Status, Tail, Bye)
+    kind.word: kind for kind in (Hello, Launch, Poll, Stop, Detach, Hold, Acknowledge, Status, Tail, Bye)
 }
 FROM_SERVER: dict[str, type[Message]] = {
     kind.word: kind for kind in (Welcome, Launched, Ready, Report, Output, Exited, Done, Runs, Refused, Bye)

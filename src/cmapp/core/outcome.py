@@ -70,6 +70,10 @@ class Reason(enum.Enum):
     ITSELF = "itself"
     ASKED = "asked"
     MANAGER_LOST = "manager-lost"
+    REPLACED = "replaced"
+    UNHEALTHY = "unhealthy"
+    NOT_READY = "not-ready"
+    HUNG = "hung"
     SERVER_STOPPED = "server-stopped"
 
 
@@ -77,6 +81,7 @@ class Receipt(Record):
     """The record of how a run ended: wall-clock times in seconds since 1970, `lasted` in monotonic seconds.
 
     `forced` tells that SIGKILL had to end it: the stop signal did not end everything in time, or was not given it.
+    `detail` says more of the reason, such as what the last check said.
     """
 
     name: str = field(checks.name)
@@ -87,6 +92,7 @@ class Receipt(Record):
     ended: float = field(checks.seconds)
     lasted: float = field(checks.seconds)
     forced: bool = field(checks.flag, default=False)
+    detail: str = field(checks.text, default="")
 
 
 class NotStarted(Record):
@@ -109,6 +115,12 @@ class Refused(Record):
     text: str
 
 
+class Detached(Record):
+    """The run was left to a later manager, as was asked for."""
+
+    text: str
+
+
 class Failed(Record):
     """cmappmgr itself could not do its work."""
 
@@ -118,6 +130,7 @@ class Failed(Record):
 class Own(enum.IntEnum):
     """The exit codes that are cmappmgr's own words."""
 
+    DETACHED = 0
     UNKNOWN = 121
     REFUSED = 122
     UNREACHABLE = 123
@@ -128,12 +141,16 @@ class Own(enum.IntEnum):
     SIGNAL_BASE = 128
 
 
-Verdict = Receipt | NotStarted | Unreachable | Refused | Failed
+FAULTS = (Reason.UNHEALTHY, Reason.NOT_READY, Reason.HUNG)  # for which the server stops a run by itself
+
+Verdict = Receipt | Unknown | NotStarted | Unreachable | Refused | Detached | Failed
 
 
 def exit_code(verdict: Verdict | Outcome) -> int:
     """Return the code that cmappmgr exits with. This is the only map from an ending to an exit code."""
     match verdict:
+        case Receipt(reason=reason) if reason in FAULTS:
+            return Own.UNHEALTHY
         case Receipt(outcome=outcome):
             return exit_code(outcome)
         case Exited(code=code):
@@ -148,6 +165,8 @@ def exit_code(verdict: Verdict | Outcome) -> int:
             return Own.REFUSED
         case Unreachable():
             return Own.UNREACHABLE
+        case Detached():
+            return Own.DETACHED
         case _:  # Failed, and anything else: nothing falls through to None, which sys.exit takes for success
             return Own.FAILED
 
@@ -156,7 +175,8 @@ def describe(verdict: Verdict | Outcome) -> str:
     """Return what happened as part of a sentence whose subject is the application, printable whatever a peer said."""
     match verdict:
         case Receipt():
-            return f"{describe(verdict.outcome)} after {format_duration(verdict.lasted)}{_why(verdict)}"
+            lasted = "" if isinstance(verdict.outcome, Unknown) else f" after {format_duration(verdict.lasted)}"
+            return f"{describe(verdict.outcome)}{lasted}{_why(verdict)}"
         case Exited(code=code):
             return f"exited with code {code}"
         case Signaled(signal=number, core_dumped=dumped):
@@ -170,6 +190,8 @@ def describe(verdict: Verdict | Outcome) -> str:
             return f"is not watched: {printable(text)}"
         case Refused(text=text):
             return f"was refused: {printable(text)}"
+        case Detached(text=text):
+            return f"was left running: {printable(text)}"
         case Unreachable(text=text):
             return f"cannot be reached: {printable(text)}"
 
@@ -181,6 +203,11 @@ def _why(receipt: Receipt) -> str:
     who = {
         Reason.ASKED: "stopped on request",
         Reason.MANAGER_LOST: "stopped because its manager was lost",
+        Reason.REPLACED: "stopped because another run took its place",
+        Reason.UNHEALTHY: "stopped because it was unhealthy",
+        Reason.NOT_READY: "stopped because it did not become ready",
+        Reason.HUNG: "stopped because its watchdog was not heard",
         Reason.SERVER_STOPPED: "stopped because the server was stopped",
     }[receipt.reason]
-    return f" ({who}, {means})"
+    detail = f": {printable(receipt.detail)}" if receipt.detail else ""
+    return f" ({who}{detail}, {means})"

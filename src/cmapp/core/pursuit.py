@@ -1,16 +1,31 @@
-"""The manager's pursuit of one run: connect, launch, poll, conclude: (state, event) -> (state, actions).
+"""The manager's pursuit of one run: connect, launch, poll, lose, return, conclude: (state, event) -> (state, actions).
 
-Clocks are events: every state names the timers that may run in it, a timer that is due is stepped like any
-other event, and leaving the state forgets them. Polls go on while the run is launched, watched and stopped,
-so a guest that hangs is noticed within the same bound in each: one poll interval plus one poll timeout.
+The table is in course.py. Clocks are events: every state names the timers that may run in it, a timer that is due
+is stepped like any other event, and leaving the state forgets them. A lost link is not a death: the pursuit goes
+away and comes back, for as long as its patience lasts from the loss on, and launches the same run again, which
+attaches to it. What is asked of it meanwhile is remembered, and carried out once it is back.
+A clock that is looked at much too late was not waited by: this process was stopped, or its host stood still. Then
+what judges others begins anew.
 The invariant: a pursuit ends with exactly one verdict, and it says what is known, never more.
 """
 
 from __future__ import annotations
 
-import enum
+import math
 
-from cmapp.core.outcome import Failed, Unreachable, Verdict
+from cmapp.core.course import (
+    JUDGING,
+    LINKED,
+    RETURNING,
+    SEEKING,
+    TABLE,
+    TIMERS,
+    Action,
+    Event,
+    State,
+)
+from cmapp.core.duration import LATE, format_duration
+from cmapp.core.outcome import Detached, Failed, Refused, Unknown, Unreachable, Verdict
 from cmapp.core.record import Record
 from cmapp.errors import StateError
 
@@ -18,118 +33,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = [
+    "JUDGING",
+    "LINKED",
+    "RETURNING",
+    "SEEKING",
+    "TABLE",
+    "TIMERS",
+    "Action",
+    "Event",
+    "Patience",
+    "Pursuit",
+    "State",
+]
+
 ATTEMPT_LIMIT = 10.0  # seconds that one attempt to connect and be welcomed may take
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0  # seconds between attempts: doubled each time, half of it by chance
 KILL_MARGIN = 15.0  # seconds that the server has, past the stop timeout, to kill what is left and say so
-
-
-class State(enum.Enum):
-    """How far the pursuit is."""
-
-    IDLE = "idle"
-    CONNECTING = "connecting"
-    WAITING = "waiting"
-    GREETING = "greeting"
-    LAUNCHING = "launching"
-    WATCHING = "watching"
-    STOPPING = "stopping"
-    CONCLUDED = "concluded"
-
-
-class Event(enum.Enum):
-    """What happened; those from RETRY_DUE on come from the clock."""
-
-    BEGUN = "begun"
-    CONNECTED = "connected"
-    WELCOMED = "welcomed"
-    LAUNCHED = "launched"
-    NOT_STARTED = "not started"
-    REFUSED = "refused"
-    REPORTED = "reported"
-    EXITED = "exited"
-    LINK_LOST = "link lost"
-    DENIED = "denied"
-    SIGNALED = "signaled"
-    BROKEN = "broken"
-    RETRY_DUE = "retry due"
-    ATTEMPT_LATE = "attempt late"
-    LIMIT_PASSED = "limit passed"
-    POLL_DUE = "poll due"
-    ANSWER_LATE = "answer late"
-    STOP_LATE = "stop late"
-
-
-class Action(enum.Enum):
-    """What the shell has to do about it, in this order."""
-
-    CONNECT = "connect"
-    HANG_UP = "hang up"
-    SAY_HELLO = "say hello"
-    LAUNCH = "launch"
-    POLL = "poll"
-    STOP = "stop"
-    KILL = "kill"
-    ACKNOWLEDGE = "acknowledge"
-    CONCLUDE = "conclude"
-
-
-def _table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | None]:
-    """Write the table out: None is what cannot happen."""
-    s, e, a = State, Event, Action
-    end = (s.CONCLUDED, (a.HANG_UP, a.CONCLUDE))
-    again = (s.WAITING, (a.HANG_UP,))
-    table: dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | None]
-    table = {(state, event): None for state in s for event in e}
-    table |= {(state, e.BROKEN): end for state in s}
-    table |= {(state, e.SIGNALED): end for state in (s.IDLE, s.CONNECTING, s.WAITING, s.GREETING)}
-    table |= {(state, e.LIMIT_PASSED): end for state in (s.CONNECTING, s.WAITING, s.GREETING)}
-    table |= {(state, e.LINK_LOST): again for state in (s.CONNECTING, s.GREETING)}
-    table |= {(state, e.ATTEMPT_LATE): again for state in (s.CONNECTING, s.GREETING)}
-    for state in (s.CONNECTING, s.GREETING, s.LAUNCHING, s.WATCHING, s.STOPPING):
-        table |= {(state, e.DENIED): end}
-    for state in (s.LAUNCHING, s.WATCHING, s.STOPPING):
-        table |= {
-            (state, e.POLL_DUE): (state, (a.POLL,)),
-            (state, e.REPORTED): (state, ()),
-            (state, e.ANSWER_LATE): end,
-            (state, e.LINK_LOST): end,
-        }
-    for state in (s.LAUNCHING, s.STOPPING):
-        table |= {(state, e.NOT_STARTED): end, (state, e.REFUSED): end}
-    for state in (s.WATCHING, s.STOPPING):
-        table |= {(state, e.EXITED): (s.CONCLUDED, (a.ACKNOWLEDGE, a.HANG_UP, a.CONCLUDE))}
-    table |= {
-        (s.IDLE, e.BEGUN): (s.CONNECTING, (a.CONNECT,)),
-        (s.WAITING, e.RETRY_DUE): (s.CONNECTING, (a.CONNECT,)),
-        (s.CONNECTING, e.CONNECTED): (s.GREETING, (a.SAY_HELLO,)),
-        (s.GREETING, e.WELCOMED): (s.LAUNCHING, (a.LAUNCH,)),
-        (s.GREETING, e.REFUSED): end,
-        (s.LAUNCHING, e.LAUNCHED): (s.WATCHING, ()),
-        (s.LAUNCHING, e.SIGNALED): (s.STOPPING, (a.STOP,)),
-        (s.WATCHING, e.SIGNALED): (s.STOPPING, (a.STOP,)),
-        (s.STOPPING, e.LAUNCHED): (s.STOPPING, ()),
-        (s.STOPPING, e.SIGNALED): (s.STOPPING, (a.KILL,)),
-        (s.STOPPING, e.STOP_LATE): end,
-    }
-    table |= {(s.CONCLUDED, event): (s.CONCLUDED, ()) for event in e}
-    return table
-
-
-TABLE = _table()
-
-# The timers that may run in a state; a link's own are forgotten with it.
-_SEEKING = frozenset((Event.LIMIT_PASSED,))
-_LINKED = frozenset((Event.POLL_DUE, Event.ANSWER_LATE))
-TIMERS: dict[State, frozenset[Event]] = {
-    State.IDLE: frozenset(),
-    State.CONNECTING: _SEEKING | {Event.ATTEMPT_LATE},
-    State.WAITING: _SEEKING | {Event.RETRY_DUE},
-    State.GREETING: _SEEKING | {Event.ATTEMPT_LATE},
-    State.LAUNCHING: _LINKED,
-    State.WATCHING: _LINKED,
-    State.STOPPING: _LINKED | {Event.STOP_LATE},
-    State.CONCLUDED: frozenset(),
-}
+NO_RUN, STOPPED = "no-run", "stopped"  # refusals: of a run that is not known, of a launch that was taken back
 
 
 class Patience(Record):
@@ -139,26 +60,61 @@ class Patience(Record):
     poll_timeout: float = 10.0
     connect_timeout: float = 60.0
     stop_timeout: float = 30.0
+    link_timeout: float = 30.0
 
     @property
     def silence(self) -> float:
         """The longest time that a hung guest, or a hung manager, goes unnoticed."""
         return self.poll_interval + self.poll_timeout
 
+    @property
+    def bound(self) -> float:
+        """The longest time from a hang, or a loss, to the verdict that the guest cannot be reached."""
+        return self.silence + self.link_timeout
+
 
 class Pursuit:
-    """One manager's progress: step it with events, carry out what it returns, call `clock` when `deadline` is due."""
+    """One manager's progress: step it with events, carry out what it returns, call `clock` when `deadline` is due.
 
-    __slots__ = ("_attempts", "_chance", "_patience", "_timers", "_trouble", "state", "verdict")
+    `held` is for the shell to set, as the last report said: a run that is held is not given up because its link
+    is lost, unless it is to be stopped. `overslept` is by how many seconds the last look at the clock was too late
+    to judge anybody, or 0; `loss` tells how the link was lost last.
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_boots",
+        "_chance",
+        "_dismissed",
+        "_launched",
+        "_patience",
+        "_returned",
+        "_stops",
+        "_timers",
+        "_trouble",
+        "held",
+        "loss",
+        "overslept",
+        "state",
+        "verdict",
+    )
 
     def __init__(self, patience: Patience, chance: Callable[[], float]) -> None:
         """`chance` returns a number from 0 to 1, for the jitter between attempts."""
         self.state = State.IDLE
         self.verdict: Verdict | None = None
+        self.held = False
+        self.overslept = 0.0
         self._patience = patience
         self._chance = chance
         self._attempts = 0
+        self._boots: list[str] = []
+        self._launched = False
+        self._returned = -math.inf
+        self.loss = ""
         self._trouble = ""
+        self._stops = 0
+        self._dismissed = False
         self._timers: dict[Event, float] = {}
 
     @property
@@ -166,34 +122,72 @@ class Pursuit:
         """When the clock has to be looked at next, or None."""
         return min(self._timers.values(), default=None)
 
-    def clock(self, now: float) -> tuple[Action, ...]:
-        """Return what to do about the timers that are due, the earliest first."""
+    @property
+    def restarted(self) -> bool:
+        """Whether the guest was started again since it was first asked to launch the run."""
+        return len(set(filter(None, self._boots))) > 1
+
+    @property
+    def resume(self) -> bool:
+        """Whether the launch must not start anything: the run is there, or was, or its end is lost."""
+        return self._launched or self.restarted
+
+    def meet(self, boot_id: str) -> None:
+        """Note which boot of the guest welcomes us, before WELCOMED is stepped."""
+        self._boots = [*self._boots[:1], boot_id]
+
+    def clock(self, now: float, waited: float = 0.0) -> tuple[Action, ...]:
+        """Return what to do about the timers that are due, the earliest first.
+
+        For `waited` seconds before `now` the shell waited for others in a way that let it not look at the clock, as
+        for a resolver: being late by that much is no reason to begin anew.
+        """
+        self.overslept = 0.0
         actions: tuple[Action, ...] = ()
         while self._timers:
             event = min(self._timers, key=self._timers.__getitem__)
-            if self._timers[event] > now:
+            late = now - self._timers[event]
+            if late < 0:
                 break
             del self._timers[event]
-            actions += self.step(event, now)
+            if event in JUDGING and late - waited > LATE:
+                self._timers[event] = now + self._window(event)
+                self.overslept = max(self.overslept, late)
+            elif not (event is Event.LIMIT_PASSED and self.held and not self._stops):
+                actions += self.step(event, now)
         return actions
 
     def step(self, event: Event, now: float, because: Verdict | None = None) -> tuple[Action, ...]:
         """Return what to do about `event` at `now`; raises StateError for what cannot happen.
 
-        `because` is the verdict in case this event ends the pursuit; the clock's events and a signal before the
+        `because` is the verdict in case this event ends the pursuit; the clock's events and a request before the
         launch have their own, which repeats the text of the last `because` of an attempt that failed.
         """
+        actions = self._advance(event, now, because)
+        if event in (Event.DISMISSED, Event.REFUSED):
+            self._dismissed = event is Event.DISMISSED
+        if event is Event.SIGNALED:
+            self._stops += 1
+            if self.state in RETURNING:
+                self._timers.setdefault(Event.LIMIT_PASSED, now + self._window(Event.LIMIT_PASSED))
+        # What was asked while nobody could be told: a stop outdoes a dismissal, and twice means to kill.
+        if self.state in (State.LAUNCHING, State.WATCHING) and self._stops:
+            for _ in range(min(self._stops, 2)):
+                actions += self._advance(Event.SIGNALED, now, None)
+        elif self.state is State.WATCHING and self._dismissed:
+            actions += self._advance(Event.DISMISSED, now, None)
+        return actions
+
+    def _advance(self, event: Event, now: float, because: Verdict | None) -> tuple[Action, ...]:
         entry = TABLE[self.state, event]
         if entry is None:
             raise StateError(f"{event.value} for a pursuit that is {self.state.value}")
-        state, actions = entry
-        if event is Event.LINK_LOST and isinstance(because, Unreachable):
-            self._trouble = f": {because.text}"
-        if event is Event.ATTEMPT_LATE:
-            self._trouble = f": no answer within {ATTEMPT_LIMIT:g} s"
+        before, (state, actions) = self.state, entry
+        self._launched |= event is Event.LAUNCHED
+        self._note_trouble(event, now, because)
         if state is State.CONCLUDED and self.verdict is None:
-            self.verdict = because or self._own_verdict(event)
-        if state is not self.state:
+            self.verdict = self._judge(event, because)
+        if state is not before:
             self.state = state
             self._timers = {timer: at for timer, at in self._timers.items() if timer in TIMERS[state]}
             self._enter(state, now)
@@ -201,36 +195,91 @@ class Pursuit:
         return actions
 
     def _enter(self, state: State, now: float) -> None:
-        patience, timers = self._patience, self._timers
+        timers = self._timers
+        if state in (State.CONNECTING, State.AWAY):
+            timers.setdefault(Event.LIMIT_PASSED, now + self._window(Event.LIMIT_PASSED))
         match state:
-            case State.CONNECTING:
-                timers.setdefault(Event.LIMIT_PASSED, now + patience.connect_timeout)
+            case State.CONNECTING | State.RECONNECTING:
                 timers[Event.ATTEMPT_LATE] = now + ATTEMPT_LIMIT
-            case State.WAITING:
+            case State.WAITING | State.AWAY:
                 longest = min(RETRY_LAST, RETRY_FIRST * 2**self._attempts)
                 self._attempts = min(self._attempts + 1, 10)
                 timers[Event.RETRY_DUE] = now + longest * (0.5 + 0.5 * self._chance())
             case State.LAUNCHING:
-                timers[Event.POLL_DUE] = now + patience.poll_interval
+                timers[Event.POLL_DUE] = now + self._patience.poll_interval
+            case State.REATTACHING:
+                self._returned = now
             case State.STOPPING:
-                timers[Event.STOP_LATE] = now + patience.stop_timeout + KILL_MARGIN
+                timers[Event.STOP_LATE] = now + self._window(Event.STOP_LATE)
 
     def _rearm(self, event: Event, actions: tuple[Action, ...], now: float) -> None:
         if Action.POLL in actions:
-            self._timers[Event.ANSWER_LATE] = now + self._patience.poll_timeout
+            self._timers[Event.ANSWER_LATE] = now + self._window(Event.ANSWER_LATE)
         if Action.KILL in actions:
             self._timers[Event.STOP_LATE] = min(self._timers[Event.STOP_LATE], now + KILL_MARGIN)
         if event is Event.REPORTED and self._timers.pop(Event.ANSWER_LATE, None) is not None:
             self._timers[Event.POLL_DUE] = now + self._patience.poll_interval
 
-    def _own_verdict(self, event: Event) -> Verdict:
+    def _window(self, event: Event) -> float:
+        """Return for how long a timer that judges others lets them be."""
         patience = self._patience
         match event:
-            case Event.SIGNALED:
-                return Failed("it was stopped before it was launched")
+            case Event.LIMIT_PASSED if self.state in RETURNING:
+                return patience.link_timeout
+            case Event.LIMIT_PASSED:
+                return patience.connect_timeout
             case Event.ANSWER_LATE:
-                return Unreachable(f"no answer to a poll within {patience.poll_timeout:g} s")
+                return patience.poll_timeout
+            case Event.STOP_LATE:
+                return KILL_MARGIN if self._stops > 1 else patience.stop_timeout + KILL_MARGIN
+            case _:
+                return ATTEMPT_LIMIT
+
+    def _note_trouble(self, event: Event, now: float, because: Verdict | None) -> None:
+        """Keep what the last word may have to repeat: how the link was lost, and how the last attempt failed."""
+        if event is Event.LINK_LOST and isinstance(because, Unreachable):
+            trouble = because.text
+        elif event in (Event.ATTEMPT_LATE, Event.ANSWER_LATE):
+            late = ATTEMPT_LIMIT if event is Event.ATTEMPT_LATE else self._patience.poll_timeout
+            what = "no answer" if event is Event.ATTEMPT_LATE else "no answer to a poll"
+            trouble = f"{what} within {late:g} s"
+        elif event is Event.DETACHED:
+            trouble = "it was left when it was to be stopped"
+        elif event is Event.LINK_LOST:
+            trouble = self._trouble
+        else:
+            return
+        if self.state not in LINKED:
+            self._trouble = trouble
+            return
+        self.loss, self._trouble = trouble or "the link was lost", ""
+        if now - self._returned > RETRY_LAST:
+            self._attempts = 0  # it comes back at once, unless it keeps coming and going
+
+    def _judge(self, event: Event, because: Verdict | None) -> Verdict:
+        """Return what `event` means at the end."""
+        patience, trouble = self._patience, self._trouble and f": {self._trouble}"
+        match event:
+            case Event.REFUSED if self.resume and _code(because) == NO_RUN:
+                lost = "the server knows nothing of it any more"
+                return Unknown("the guest was restarted meanwhile" if self.restarted else lost)
+            case Event.REFUSED if self._stops and not self._launched and _code(because) == STOPPED:
+                return Failed("it was stopped before it was launched")
+            case _ if because is not None:
+                return because
+            case Event.SIGNALED | Event.DISMISSED:
+                what = "stopped" if event is Event.SIGNALED else "dismissed"
+                return Failed(f"it was {what} before it was launched")
+            case Event.DETACHED:
+                return Detached("for a later manager, as was asked for")
             case Event.STOP_LATE:
                 return Unreachable("the server did not say in time that it was stopped")
+            case _ if self.state in RETURNING:
+                return Unreachable(f"{self.loss}; no way back within {format_duration(patience.link_timeout)}{trouble}")
             case _:
-                return Unreachable(f"no connection within {patience.connect_timeout:g} s{self._trouble}")
+                return Unreachable(f"no connection within {patience.connect_timeout:g} s{trouble}")
+
+
+def _code(because: Verdict | None) -> str:
+    """Return the code of a refusal, "" of anything else."""
+    return because.code if isinstance(because, Refused) else ""

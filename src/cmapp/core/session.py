@@ -54,6 +54,7 @@ class Event(enum.Enum):
     POLL = "poll"
     STOP = "stop"
     DETACH = "detach"
+    HOLD = "hold"
     ACKNOWLEDGE = "acknowledge"
     STATUS = "status"
     TAIL = "tail"
@@ -91,11 +92,11 @@ def _table() -> dict[tuple[State, Event], State | None]:
     answers = (e.REPORT, e.DONE, e.RUNS, e.REFUSED)
     same: dict[State, tuple[Event, ...]] = {
         # Polls and stops may cross with the refusal of the launch that they follow.
-        s.OPEN: (e.POLL, e.STOP, e.ACKNOWLEDGE, e.STATUS, *answers),
+        s.OPEN: (e.POLL, e.STOP, e.ACKNOWLEDGE, e.HOLD, e.STATUS, *answers),
         s.LAUNCHING: (e.POLL, e.STOP, e.STATUS, *answers),
         s.WATCHING: (e.POLL, e.STOP, e.DETACH, e.STATUS, e.TAIL, e.READY, e.OUTPUT, *answers),
         # All that a manager may say of a living run may cross with its end, or with the answer to a detach.
-        s.ENDED: (e.POLL, e.STOP, e.DETACH, e.ACKNOWLEDGE, e.STATUS, e.TAIL, e.OUTPUT, e.DETACHED, *answers),
+        s.ENDED: (e.POLL, e.STOP, e.DETACH, e.ACKNOWLEDGE, e.HOLD, e.STATUS, e.TAIL, e.OUTPUT, e.DETACHED, *answers),
     }
     return table | {(state, event): state for state, events in same.items() for event in (*events, e.UNRECOGNIZED)}
 
@@ -108,6 +109,7 @@ ANSWERS: dict[str, type[m.Message]] = {
     m.Poll.word: m.Report,
     m.Stop.word: m.Done,
     m.Detach.word: m.Done,
+    m.Hold.word: m.Done,
     m.Acknowledge.word: m.Done,
     m.Status.word: m.Runs,
     m.Tail.word: m.Output,

@@ -26,7 +26,7 @@ LINE_LIMIT = 64 * 1024
 
 def encode(message: Message) -> bytes:
     """Return the line that says `message`; raises LocalProtocolError if it is longer than a line may be."""
-    line = _write(_plain(message)).encode() + b"\n"
+    line = _write(plain(message)).encode() + b"\n"
     if len(line) > LINE_LIMIT:
         raise LocalProtocolError(
             f"a {message.word} of {len(line)} bytes is longer than the {LINE_LIMIT} that a line may have"
@@ -106,12 +106,13 @@ _parse = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant
 _write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False).encode
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON can say of a record, a message or anything that stands in one."""
     if isinstance(value, Record):
-        keys = {name: _plain(item) for name, item in value.said()}
+        keys = {name: plain(item) for name, item in value.said()}
         return {"type": value.word, **keys} if value.word else keys
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, bytes):
