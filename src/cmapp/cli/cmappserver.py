@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from cmapp.cli.arguments import Parser, parser_for, settings_of
 from cmapp.errors import CmappError, SettingsError
-from cmapp.guest.server import Server
+from cmapp.guest.server import HEEDED, Server
 from cmapp.guest.service import start_logging
 from cmapp.guest.settings import CONFIG_FILE, Settings
+from cmapp.guest.upgrade import ask
 from cmapp.net.tls import Role, check_keys
 
 TEXT = "Launch applications for managers on the VM host, watch them, and tell how they ended."
@@ -29,8 +31,12 @@ def serve(given: list[str]) -> int:
         settings = _settings(parser, given)
         if settings.check:
             return _check(settings)
+        if settings.upgrade:
+            print(ask(settings.state_dir))
+            return STOPPED
         start_logging(settings.log_level)
-        Server(settings, lambda: _settings(parser, given)).run()
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # until the server heeds them
+        Server(settings, lambda: _settings(parser, given), given).run()
     except SettingsError as error:
         return _say(str(error), UNUSABLE)
     except CmappError as error:
@@ -67,3 +73,7 @@ def _state_problems(folder: str) -> list[str]:
 def _say(text: str, code: int) -> int:
     print(f"cmappserver: {text}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

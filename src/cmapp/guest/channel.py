@@ -24,23 +24,28 @@ LINGER = 3.0  # seconds that a peer is given to read what was said last
 
 
 class Channel:
-    """Drives `link` and tells what comes of it; `closed` gets the reason, or "" where there is none."""
+    """Drives `link` and tells what comes of it; `closed` gets the reason, or "" where there is none.
 
-    __slots__ = ("_closed", "_heard", "_lingers", "_link", "_loop", "_proven", "_writes")
+    `drained` is called when there is room for more, after there was none.
+    """
 
-    def __init__(
+    __slots__ = ("_closed", "_drained", "_heard", "_lingers", "_link", "_loop", "_proven", "_writes")
+
+    def __init__(  # noqa: PLR0913 - one for each thing that it tells
         self,
         loop: asyncio.AbstractEventLoop,
         link: Link,
         *,
         proven: Callable[[Identity], None],
         heard: Callable[[bytes], None],
+        drained: Callable[[], None],
         closed: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._link = link
         self._proven: Callable[[Identity], None] | None = proven
         self._heard = heard
+        self._drained = drained
         self._closed: Callable[[str], None] | None = closed
         self._lingers: asyncio.Handle | None = None
         self._writes = False
@@ -56,9 +61,14 @@ class Channel:
         """How many bytes wait to be sent."""
         return self._link.waiting
 
+    @property
+    def ending(self) -> bool:
+        """Whether it is being closed, or is."""
+        return self._closed is None or self._lingers is not None
+
     def send(self, data: bytes) -> None:
         """Send `data`, if the channel is not being closed; a peer that does not read is let go."""
-        if self._closed is None or self._lingers is not None:
+        if self.ending:
             return
         try:
             self._link.write(data)
@@ -70,7 +80,7 @@ class Channel:
 
     def end(self) -> None:
         """Hang up, but read on for a moment: closing at once would reset what the peer has not read yet."""
-        if self._closed is None or self._lingers is not None:
+        if self.ending:
             return
         self._lingers = self._loop.call_later(LINGER, self.close, "")
         self._loop.add_reader(self._link.fileno(), self._on_rest)
@@ -134,10 +144,12 @@ class Channel:
         except CmappError as error:
             self.close(str(error))
         else:
-            if self._lingers is None:
-                self._watch_writing()
-            else:
+            if self._lingers is not None:
                 self._hang_up()
+                return
+            self._watch_writing()
+            if not self._link.waiting:
+                self._drained()
 
     def _hang_up(self) -> None:
         """Say our end once all that was said before it is on its way: the end of a run may be among that."""

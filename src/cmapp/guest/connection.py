@@ -1,8 +1,8 @@
-"""One manager's connection: what it says is asked of the supervisor, what its run tells is said to it.
+"""One manager's connection: what it says is asked of the supervisor, what the roster says to it is sent.
 
-Data goes one way: bytes, messages, calls of the supervisor; what a run tells comes back as a message to its
-owner, which is this connection. The invariant: a manager hears and touches only the run that it launched on
-this link, and those that it launched before.
+Data goes one way: bytes, messages, the supervisor's methods; what comes back is a message to be said. Output is
+sent from offsets that the manager names, as fast as it takes it; what is no longer kept when its turn comes is
+told as dropped. The invariant: a manager hears of and touches only the run that it answers for on this link.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import cmapp
+from cmapp import SOFTWARE
 from cmapp.core import messages as m
-from cmapp.core.outcome import Reason
 from cmapp.core.session import Role, Session, State, agree
 from cmapp.core.text import printable
-from cmapp.errors import ProtocolError, RunError
+from cmapp.core.wire import LINE_LIMIT
+from cmapp.errors import ProtocolError
 from cmapp.guest.channel import Channel
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from cmapp.core.outcome import Receipt
-    from cmapp.guest.execution import Execution
+    from cmapp.guest.output import Capture
     from cmapp.guest.supervisor import Supervisor
     from cmapp.net.link import Link
     from cmapp.net.tls import Identity
@@ -34,10 +34,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEND_LIMIT = 512 * 1024  # bytes that may wait for a manager: beyond it is not reading, and is let go
-OUTPUT_LIMIT = 256 * 1024  # bytes that may wait while output is still added: beyond it is dropped
-RUNS_A_PAGE = 100  # reports in one answer: they fit a line
-SOFTWARE = f"cmapp/{cmapp.__version__}"
-FEATURES = ("output", "status", "tail")
+OUTPUT_LIMIT = 128 * 1024  # bytes that may wait while output is still added: the rest waits in the spool
+LAST_OUTPUT = 256 * 1024  # the same when the run has ended, and there is no later
+RUNS_ROOM = LINE_LIMIT - 1024  # bytes of reports in one answer
+FEATURES = (
+    "attach",
+    "health",
+    "hold",
+    "kinds",
+    "limits",
+    "orphans",
+    "output",
+    "readiness",
+    "status",
+    "tail",
+)
 
 
 class Connection:
@@ -46,10 +57,11 @@ class Connection:
     __slots__ = (
         "_channel",
         "_closed",
-        "_dropped",
+        "_fetching",
         "_launch",
+        "_offsets",
         "_proven",
-        "_run",
+        "_run_id",
         "_session",
         "_silence",
         "_supervisor",
@@ -73,24 +85,77 @@ class Connection:
         self._closed = closed
         self._session = Session(Role.SERVER)
         self._launch: m.Launch | None = None
-        self._run: Execution | None = None
+        self._run_id = ""
+        self._offsets: dict[m.Stream, int] = {}
+        self._fetching = False
         self._silence: float | None = supervisor.settings.handshake_timeout  # until its hello says better
-        self._dropped: dict[m.Stream, int] | None = None
-        self._channel = Channel(loop, link, proven=self._on_proven, heard=self._on_heard, closed=self._on_closed)
+        self._channel = Channel(
+            loop,
+            link,
+            proven=self._on_proven,
+            heard=self._on_heard,
+            drained=self.pass_output,
+            closed=self._on_closed,
+        )
 
-    # ---- what the server asks ------------------------------------------------------------------------------
+    # ---- what the server and the supervisor ask ------------------------------------------------------------
 
     def overdue(self, now: float) -> bool:
         """Tell whether the manager has been silent for longer than it said it would ever be."""
-        return self._silence is not None and now - self.heard > self._silence
+        return self._silence is not None and now - self.heard > self._silence and not self._channel.ending
+
+    def say(self, message: m.Message) -> None:
+        """Say a message, unless the link is being closed; before the end of the run, what it wrote last."""
+        if isinstance(message, m.Exited):
+            self._pass_last_output()
+        if self._session.state is not State.CLOSED:
+            self._channel.send(self._session.send(message))
+        if isinstance(message, m.Launched):
+            self._run_id = message.run_id
+            for stream, capture in self._captures():
+                capture.rebase(self._offsets[stream])
+            self.pass_output()
+
+    def pass_output(self) -> None:
+        """Send what the run has written and the manager has not got yet, as far as there is room for it."""
+        for stream, capture in self._captures():
+            while self._wants(stream, capture, OUTPUT_LIMIT) and not self._fetching:
+                self._fetching = True
+                capture.fetch(self._offsets[stream], m.OUTPUT_CHUNK, partial(self._fetched, stream))
+
+    def _fetched(self, stream: m.Stream, begin: int, data: bytes) -> None:
+        """Send what came from memory, at once, or from the disk, later."""
+        self._fetching = False
+        if begin >= self._offsets[stream]:
+            self._send_output(stream, begin, data)
+
+    def _pass_last_output(self) -> None:
+        """Send what there is room for, though it is the disk that has it, and tell the rest as dropped."""
+        for stream, capture in self._captures():
+            while self._wants(stream, capture, LAST_OUTPUT):
+                self._send_output(stream, *capture.since(self._offsets[stream], m.OUTPUT_CHUNK))
+            if self._wants(stream, capture, SEND_LIMIT):
+                self._send_output(stream, capture.total, b"")
+
+    def _captures(self) -> list[tuple[m.Stream, Capture]]:
+        found = [(stream, self._supervisor.output(self._run_id, stream)) for stream in self._offsets]
+        return [(stream, capture) for stream, capture in found if capture is not None]
+
+    def _wants(self, stream: m.Stream, capture: Capture, room: int) -> bool:
+        watching = self._session.state is State.WATCHING
+        return watching and self._channel.waiting < room and self._offsets[stream] < capture.total
+
+    def _send_output(self, stream: m.Stream, begin: int, data: bytes) -> None:
+        dropped, self._offsets[stream] = begin - self._offsets[stream], begin + len(data)
+        self.say(m.Output(stream, begin, data, dropped=dropped))
 
     def dismiss(self, reason: str) -> None:
-        """Say why, and hang up; the run is without its manager from here on."""
+        """Say why, and hang up; the run is without this manager from here on."""
         if not self.manager:  # who is not proven is told nothing
             self.close()
             return
-        self._send(m.Bye(reason))
-        self._leave()
+        self.say(m.Bye(reason))
+        self._supervisor.lost(self)
         self._channel.end()
 
     def close(self) -> None:
@@ -101,38 +166,6 @@ class Connection:
         """Name the peer for the log."""
         return self._channel.peer
 
-    # ---- what a run tells its owner ------------------------------------------------------------------------
-
-    def launched(self, run: Execution) -> None:
-        """Answer the launch: it runs."""
-        self._run = run
-        self._send(m.Launched(run.launch.id, run.launch.run_id, run.pid))
-
-    def not_started(self, error: RunError) -> None:
-        """Answer the launch: it does not run."""
-        launch, self._launch = self._launch, None
-        if launch is not None:
-            self._send(m.Refused(error.code, str(error), id=launch.id))
-
-    def output(self, stream: m.Stream, offset: int, data: bytes) -> None:
-        """Pass output on, if it was asked for; what finds no room is counted, and told with what does."""
-        if self._launch is None or not self._launch.output or self._run is None:
-            return
-        self._dropped = self._dropped or dict.fromkeys(m.Stream, 0)
-        if self._channel.waiting > OUTPUT_LIMIT:
-            self._dropped[stream] += len(data)
-            return
-        self._send(m.Output(stream, offset, data, dropped=self._dropped[stream]))
-        self._dropped[stream] = 0
-
-    def ended(self, receipt: Receipt) -> None:
-        """Push the end of the run, after telling of the output that was dropped last."""
-        for stream, dropped in (self._dropped or {}).items():
-            if dropped and self._run is not None:
-                offset, _ = self._run.tail(stream, 0)
-                self._send(m.Output(stream, offset, b"", dropped=dropped))
-        self._send(m.Exited(receipt))
-
     # ---- what the channel tells ----------------------------------------------------------------------------
 
     def _on_proven(self, identity: Identity) -> None:
@@ -142,6 +175,7 @@ class Connection:
 
     def _on_heard(self, data: bytes) -> None:
         self.heard = time.monotonic()
+        self._supervisor.heard(self)
         try:
             for message in self._session.receive(data):
                 self._HEARD[type(message)](self, message)
@@ -151,9 +185,9 @@ class Connection:
 
     def _on_closed(self, reason: str) -> None:
         if reason:
-            run = self._mine()
-            log.log(logging.INFO if run is not None and run.alive else logging.DEBUG, "%s", reason)
-        self._leave()
+            level = logging.INFO if self._supervisor.answers_for(self) else logging.DEBUG
+            log.log(level, "%s", reason)
+        self._supervisor.lost(self)
         self._closed(self)
 
     # ---- what the manager says -----------------------------------------------------------------------------
@@ -162,53 +196,40 @@ class Connection:
         version = agree(hello.versions)
         if version is None:
             text = f"this server speaks only version {', '.join(map(str, m.VERSIONS))} of the protocol"
-            self._send(m.Refused(m.Refusal.VERSION, text, id=hello.id))
+            self.say(m.Refused(m.Refusal.VERSION, text, id=hello.id))
             self._channel.end()
             return
         self._silence = hello.silence
+        self._supervisor.greet(self, hello.instance)
         boot_id = self._supervisor.boot_id
-        self._send(m.Welcome(hello.id, version, SOFTWARE, socket.gethostname(), boot_id, FEATURES))
+        self.say(m.Welcome(hello.id, version, SOFTWARE, socket.gethostname(), boot_id, FEATURES))
 
     def _launch_it(self, launch: m.Launch) -> None:
         self._launch = launch
-        try:
-            self._supervisor.launch(launch, self)
-        except RunError as error:
-            log.warning("%s: launch of %s refused: %s", self, launch.name, error)
-            self.not_started(error)
+        if launch.output:
+            self._offsets = {m.Stream.STDOUT: launch.stdout_from, m.Stream.STDERR: launch.stderr_from}
+        self._supervisor.launch(self, launch)
 
     def _poll(self, poll: m.Poll) -> None:
-        run, launch = self._mine(), self._launch
-        if run is not None:
-            self._send(m.Report(poll.id, run.report()))
-        elif launch is not None:
-            self._send(m.Report(poll.id, m.RunReport(launch.name, launch.run_id, m.Phase.WAITING)))
+        report, waits = self._supervisor.report(self), self._session.state is State.LAUNCHING
+        if waits and report is not None and self._launch is not None and report.run_id != self._launch.run_id:
+            report = None  # it is bound to another run, which it is to be told first
+        if report is None and self._launch is not None:
+            phase = m.Phase.WAITING if waits else m.Phase.ENDED
+            report = m.RunReport(self._launch.name, self._launch.run_id, phase)
+        if report is None:
+            self.say(m.Refused(m.Refusal.NO_RUN, "there is no run on this link", id=poll.id))
         else:
-            self._send(m.Refused(m.Refusal.NO_RUN, "there is no run on this link", id=poll.id))
-
-    def _stop(self, stop: m.Stop) -> None:
-        self._send(m.Done(stop.id))
-        run = self._mine()
-        if run is not None:
-            run.stop(Reason.ASKED, kill=stop.kill)
-        elif self._launch is not None and self._supervisor.withdraw(self._launch.name, self):
-            self.not_started(RunError(m.Refusal.STOPPED, "it was stopped before it was launched"))
-
-    def _detach(self, detach: m.Detach) -> None:
-        text = "this server keeps no application without its manager"
-        self._send(m.Refused(m.Refusal.UNSUPPORTED, text, id=detach.id))
-
-    def _acknowledge(self, acknowledge: m.Acknowledge) -> None:
-        self._supervisor.receipts.forget(self.manager, acknowledge.run_id)
-        self._send(m.Done(acknowledge.id))
+            self.say(m.Report(poll.id, report))
 
     def _status(self, status: m.Status) -> None:
-        reports, more = self._supervisor.reports(self.manager, status.after, RUNS_A_PAGE)
-        self._send(m.Runs(status.id, tuple(reports), more=more))
+        reports, more = self._supervisor.reports(self.manager, status.after, RUNS_ROOM)
+        self.say(m.Runs(status.id, tuple(reports), more=more))
 
     def _tail(self, tail: m.Tail) -> None:
-        offset, data = self._run.tail(tail.stream, tail.limit) if self._run is not None else (0, b"")
-        self._send(m.Output(tail.stream, offset, data, id=tail.id))
+        capture = self._supervisor.output(self._run_id, tail.stream)
+        offset, data = (0, b"") if capture is None else capture.tail(tail.limit)
+        self.say(m.Output(tail.stream, offset, data, id=tail.id))
 
     def _bye(self, bye: m.Bye) -> None:
         self._channel.close(f"{self} said bye: {printable(bye.reason)}")
@@ -217,31 +238,18 @@ class Connection:
         log.warning("%s asked for %s, which this version does not know", self, line.type)
         if line.id is not None:
             text = f"this server does not know {line.type}"
-            self._send(m.Refused(m.Refusal.UNKNOWN_TYPE, text, id=line.id))
+            self.say(m.Refused(m.Refusal.UNKNOWN_TYPE, text, id=line.id))
 
     _HEARD: ClassVar[dict[type, Callable[[Connection, Any], None]]] = {
         m.Hello: _greet,
         m.Launch: _launch_it,
         m.Poll: _poll,
-        m.Stop: _stop,
-        m.Detach: _detach,
-        m.Acknowledge: _acknowledge,
+        m.Stop: lambda self, stop: self._supervisor.stop(self, stop),
+        m.Detach: lambda self, detach: self._supervisor.detach(self, detach),
+        m.Hold: lambda self, hold: self._supervisor.hold(self, hold),
+        m.Acknowledge: lambda self, acknowledge: self._supervisor.acknowledge(self, acknowledge),
         m.Status: _status,
         m.Tail: _tail,
         m.Bye: _bye,
         m.Unrecognized: _unrecognized,
     }
-
-    def _mine(self) -> Execution | None:
-        if self._run is None and self._launch is not None:
-            return self._supervisor.run_of(self._launch.name, self)
-        return self._run
-
-    def _send(self, message: m.Message) -> None:
-        if self._session.state is not State.CLOSED:
-            self._channel.send(self._session.send(message))
-
-    def _leave(self) -> None:
-        launch, self._launch = self._launch, None
-        if launch is not None:
-            self._supervisor.leave(launch.name, self)

@@ -1,311 +1,327 @@
-"""One run, carried out: the lifecycle's actions become signals and messages, what happens becomes its events.
+"""One run, carried out: the lifecycle's actions become signals, what happens to processes becomes its events.
 
-The lifecycle decides, this file does. It watches descriptors and one timer on the event loop and hands events
-to `Run.step`; each action that comes back has one method here. The invariant: everything that is registered
-with the loop is taken back before its descriptor is closed.
+It watches descriptors on the event loop and reports events by run id; each action has one method here. The
+invariant: everything that is registered with the loop is taken back before its descriptor is closed, and nothing
+is signalled or waited for but by the run's tree, or a process whose identity is proven.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import time
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from cmapp.core.lifecycle import Action, Event, Run, State
-from cmapp.core.messages import Launch, Phase, Refusal, RunReport, Stream
-from cmapp.core.outcome import Reason, describe, signal_name
+from cmapp.core.lifecycle import Action, Event
+from cmapp.core.messages import Refusal, Stream
+from cmapp.core.rules import Kind
 from cmapp.errors import RunError
-from cmapp.guest.containment import survivors
-from cmapp.guest.output import Capture
-from cmapp.guest.process import Process, usage
+from cmapp.guest import fdstore
+from cmapp.guest.adoption import process_left
+from cmapp.guest.command import Commands
+from cmapp.guest.containment import tree_left
+from cmapp.guest.daemon import Daemon, is_orphan_since
+from cmapp.guest.ending import Ending
+from cmapp.guest.health import Care, check
+from cmapp.guest.preparation import limit, open_output, plan_of
+from cmapp.guest.proc import Usage
+from cmapp.guest.process import Process
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from cmapp.core.outcome import Receipt
+    from cmapp.core.effects import Adopt
+    from cmapp.core.messages import Launch
+    from cmapp.guest.containment import Tree
+    from cmapp.guest.output import Capture
+    from cmapp.guest.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN = 0.2  # seconds until the tree is looked at again, when it could not be
-
-_PHASES = {
-    State.STARTING: Phase.STARTING,
-    State.RUNNING: Phase.RUNNING,
-    State.STOPPING: Phase.STOPPING,
-    State.KILLING: Phase.STOPPING,
-    State.CLEARING: Phase.ENDED,
-    State.ENDED: Phase.ENDED,
-}
-
-
-class Owner(Protocol):
-    """The manager of a run, as the run sees it: who it is, and what it is told."""
-
-    @property
-    def manager(self) -> str:
-        """Its name, from its certificate."""
-
-    def launched(self, run: Execution) -> None:
-        """Tell that the command runs."""
-
-    def not_started(self, error: RunError) -> None:
-        """Tell that the command never ran."""
-
-    def output(self, stream: Stream, offset: int, data: bytes) -> None:
-        """Tell what the application wrote, if the manager wants to know."""
-
-    def ended(self, receipt: Receipt) -> None:
-        """Tell how the run ended."""
-
-
-class Surroundings(NamedTuple):
-    """What all runs of a server share.
-
-    `leaders` are the processes that the server launched, `keep` the bytes kept of each stream, `receive`
-    takes a run's receipt, `freed` is told when nothing of a run is left.
-    """
-
-    loop: asyncio.AbstractEventLoop
-    leaders: set[int]
-    keep: int
-    receive: Callable[[Execution, Receipt], None]
-    freed: Callable[[Execution], None]
+LOOK_AGAIN = 0.2  # seconds until it is looked again whether the status of an adopted process was taken
 
 
 class Execution:
-    """A run on this guest; `owner` is None when its manager is gone."""
+    """A run here: `process` is watched, None if none is left of an adopted one; `captures` are what it has written."""
 
-    __slots__ = (
-        "_around",
-        "_captures",
-        "_process",
-        "_run",
-        "_survivors",
-        "_timer",
-        "_trouble",
-        "launch",
-        "manager",
-        "owner",
-    )
-
-    def __init__(self, around: Surroundings, launch: Launch, owner: Owner, plan: Mapping[str, Any]) -> None:
-        """Start the run by `plan`, what the trampoline needs; raises RunError when it cannot be started."""
+    def __init__(self, around: Surroundings, launch: Launch, tree: Tree) -> None:
+        """Not to be called: see `prepare` and `adopt`."""
         self.launch = launch
-        self.owner: Owner | None = owner
-        self.manager = owner.manager
         self._around = around
-        self._timer: asyncio.TimerHandle | None = None
-        self._survivors: list[int] = []
-        self._trouble: RunError | None = None
-        self._process = Process(plan)
-        self._run = Run(launch.stop, time.monotonic(), time.time())
-        self._captures = {
-            Stream.STDOUT: Capture(self._process.stdout, around.keep),
-            Stream.STDERR: Capture(self._process.stderr, around.keep),
-        }
-        around.leaders.add(self._process.pid)
-        around.loop.add_reader(self._process.trouble, self._on_trouble)
-        around.loop.add_reader(self._process.pidfd, self._on_leader)
+        self.tree = tree
+        self.process: Process | None = None
+        self._daemon: Daemon | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._trouble: tuple[str, str] | None = None
+        self.captures: dict[Stream, Capture] = {}
+        self.care = Care(around.loop, launch, Commands(around, launch, tree).run, self._on_said, tree.owns)
+        self._ending = Ending(around.loop, launch, tree, self.care, self._tell)
+
+    @classmethod
+    def prepare(cls, around: Surroundings, launch: Launch) -> Self:
+        """Start the process that waits to become the application; raises RunError when it cannot be."""
+        check(launch)
+        tree = around.containment.tree(launch.run_id)
+        run = cls(around, launch, tree)
+        try:
+            limit(tree, launch)
+            run.care.listen(run._notify_path)
+            run.captures = open_output(around, launch)
+            env = {**launch.env, **tree.env, **run.care.environment(run._notify_path)}
+            run._watch_for_daemon()
+            run._spawn({**plan_of(around, launch), "argv": launch.argv, "env": env})
+        except RunError:
+            tree.started(0)
+            run._end()
+            raise
+        return run
+
+    @classmethod
+    def adopt(cls, around: Surroundings, adopt: Adopt) -> Self:
+        """Take over what a server before this one has launched, by hand or from what is found of it."""
+        launch, handed = adopt.launch, around.handed.pop(adopt.run_id, {})
+        run = cls(around, launch, tree_left(around.containment, adopt.run_id, adopt.where, handed.get("known", ())))
+        run.process = process_left(adopt, handed.get("process"), around.stored.pop(adopt.run_id, None))
+        if run.process is not None:
+            run.tree.started(adopt.pid)
+            around.leaders |= run.process.kept
+        try:
+            limit(run.tree, launch)  # a cgroup may have lost its limits while there was no server
+        except RunError as error:
+            log.error("%s: %s", run._name, error)
+        try:
+            run.care.listen(run._notify_path, handed.get("notices"))
+            run.captures = open_output(around, launch)
+        except RunError as error:
+            log.error("%s: what it says cannot be heard: %s", run._name, error)
+            run.captures = open_output(around, launch, live=False)
+        return run
 
     # ---- what others ask -----------------------------------------------------------------------------------
 
     @property
-    def alive(self) -> bool:
-        """Whether the application itself still runs, or may."""
-        return self._run.state not in (State.CLEARING, State.ENDED)
+    def starting(self) -> bool:
+        """Whether it is not known yet if the command could be executed."""
+        return self.process is not None and not self.process.trouble_read
+
+    def usage(self) -> Usage:
+        """Return what the whole tree uses."""
+        try:
+            return self.tree.usage()
+        except OSError:
+            return Usage(0.0, 0, 0)
+
+    def look_around(self) -> None:
+        """Look who belongs to the tree, while it can be seen; once a second."""
+        self.tree.remember()
+
+    def recorded(self, error: OSError | None) -> None:
+        """Take note that the run's file is written, or why not."""
+        if error is not None:
+            text = f"its record cannot be written to the state folder: {error.strerror}"
+            self._trouble = (Refusal.RESOURCES, text)
+            log.error("%s: %s", self._name, text)
+        self._tell(Event.NOT_RECORDED if error else Event.RECORDED)
+
+    def go_on(self, *, ready: bool) -> None:
+        """Watch a run that was adopted."""
+        self._watch_process()
+        self._watch_output()
+        self.care.launched(ready=ready)
+
+    def handover(self) -> tuple[dict[str, Any], list[int]]:
+        """Return what `adopt` must be told in the next program of this process, and the descriptors it needs."""
+        self.care.rest()
+        if self.process is None or self.starting:
+            return {}, []
+        known = list(self.tree.known.items())
+        told = {"process": self.process.handover(), "known": known, "notices": self.care.descriptor}
+        notices = [] if self.care.descriptor is None else [self.care.descriptor]
+        return told, [*self.process.descriptors, *notices]
+
+    def let_go(self) -> None:
+        """Touch nothing of it any more: the next server goes on with it."""
+        self.care.close(remove=False)
+
+    def do(self, action: Action) -> None:
+        """Carry an action of the lifecycle out."""
+        self._DO[action](self)
+
+    # ---- the start -----------------------------------------------------------------------------------------
 
     @property
-    def pid(self) -> int:
-        """The process that leads the run."""
-        return self._process.pid
+    def _notify_path(self) -> str:
+        return f"@cmapp/{self.launch.run_id}"  # no path, which a user other than root could not reach
 
-    def stop(self, reason: Reason, *, kill: bool = False) -> None:
-        """Stop the run by its rules, or by SIGKILL at once."""
-        self._step(Event.KILL_WANTED if kill else Event.STOP_WANTED, reason=reason)
+    def _watch_for_daemon(self) -> None:
+        if self.launch.kind is Kind.FORKING:
+            self._daemon = Daemon(
+                self._around.loop,
+                self.tree,
+                self.launch.pid_file,
+                follow=self._follow,
+                ready=self._on_daemon,
+                ended=lambda outcome: self._tell(Event.LEADER_ENDED, outcome=outcome),
+            )
 
-    def abandon(self) -> None:
-        """Go on without the manager: it is lost, so the run is stopped."""
-        self.owner = None
-        if self.alive:
-            log.warning("%s: its manager is lost: it is stopped", self._name)
-            self.stop(Reason.MANAGER_LOST)
-
-    def report(self) -> RunReport:
-        """Return how the run is, measured now."""
-        alive = self.alive
-        used = usage(self._process.pid) if alive else None
-        return RunReport(
-            name=self.launch.name,
-            run_id=self.launch.run_id,
-            state=_PHASES[self._run.state],
-            pid=self._process.pid if alive else None,
-            uptime=self._run.uptime(time.monotonic()),
-            cpu=used.cpu if used else 0.0,
-            memory=used.memory if used else 0,
-            processes=used.processes if used else 0,
-        )
-
-    def tail(self, stream: Stream, limit: int) -> tuple[int, bytes]:
-        """Return the last output that was kept, and where in the stream it begins."""
-        return self._captures[stream].tail(limit)
+    def _spawn(self, plan: Mapping[str, Any]) -> None:
+        stdout, stderr = (self.captures[stream].writer() for stream in (Stream.STDOUT, Stream.STDERR))
+        try:
+            process = self.process = Process(plan, stdout, stderr, self.tree.join)
+        finally:
+            os.close(stdout)
+            os.close(stderr)
+        self.tree.started(process.pid)
+        self._around.leaders.add(process.pid)
+        self._around.loop.add_reader(process.trouble, self._on_trouble)
+        self._watch_process()
 
     # ---- what happens --------------------------------------------------------------------------------------
 
-    def _on_trouble(self, *, last: bool = False) -> None:
-        if not self._process.hear_trouble() and not last:
-            return
-        self._around.loop.remove_reader(self._process.trouble)
-        trouble = self._process.take_trouble()
-        if trouble is None:
-            self._step(Event.SPAWNED)
-            for stream, capture in self._captures.items():  # from here on, so that nothing is heard before "launched"
+    def _tell(self, event: Event, **details: Any) -> None:
+        self._around.happened(self.launch.run_id, event, **details)
+
+    def _watch_process(self) -> None:
+        if self.process is not None:
+            self._around.loop.add_reader(self.process.pidfd, self._on_leader)
+
+    def _watch_output(self) -> None:
+        for stream, capture in self.captures.items():
+            if not capture.closed:
                 self._around.loop.add_reader(capture.descriptor, self._on_output, stream)
+
+    def _on_trouble(self, *, last: bool = False) -> None:
+        process = self.process
+        if process is None or not (process.hear_trouble() or last):
+            return
+        self._around.loop.remove_reader(process.trouble)
+        trouble = process.take_trouble()
+        if trouble is None:
+            fdstore.keep(self.launch.run_id, process.pidfd)
+            self._tell(Event.SPAWNED)
+            self._watch_output()  # from here on, so that nothing is heard before "launched"
+            self.care.launched()
         else:
-            code, text = trouble
-            if code == Refusal.RESOURCES and self._run.state is State.KILLING:
-                code, text = Refusal.STOPPED, "it was killed before it was launched"
-            self._trouble = RunError(code, text)
-            self._step(Event.SPAWN_FAILED)
+            told_itself = trouble[0] != Refusal.RESOURCES
+            self._tell(Event.SPAWN_FAILED, refusal=trouble if told_itself or self._trouble is None else self._trouble)
 
     def _on_leader(self) -> None:
-        outcome = self._process.outcome()
-        if outcome is None:
+        process, loop = self.process, self._around.loop
+        if process is None:
             return
-        self._around.loop.remove_reader(self._process.pidfd)
-        if not self._process.trouble_read:
+        outcome = process.outcome()
+        if outcome is None:
+            if process.has_ended:  # and waits for whoever its parent is now to take its status
+                loop.remove_reader(process.pidfd)
+                self._again = loop.call_later(LOOK_AGAIN, self._on_leader)
+            return
+        loop.remove_reader(process.pidfd)
+        if not process.trouble_read:
             self._on_trouble(last=True)  # whoever could say more has ended
-        self._step(Event.LEADER_ENDED, outcome=outcome)
+        if self._daemon is None or not self._daemon.goes_on(outcome):
+            self._tell(Event.LEADER_ENDED, outcome=outcome)
 
     def _on_output(self, stream: Stream) -> None:
-        data = self._captures[stream].read()
+        data = self.captures[stream].read()
         if data:
-            self._hand_on(stream, data)
+            self._around.wrote(self.launch.run_id)
         elif data is None:
-            if self._run.state is State.RUNNING:
+            self._around.loop.remove_reader(self.captures[stream].descriptor)
+            self.captures[stream].close()
+            if self.process is not None and self.process.main.pid == self.process.pid:
                 self._on_leader()  # its streams end a moment before it does, and that moment may be over by now
-            self._close(stream)
 
-    def _on_survivor(self) -> None:
-        self._forget_survivors()
-        self._look_at_tree()
+    def _on_said(self, event: str, text: str) -> None:
+        match event:
+            case "ready":
+                self._tell(Event.READY)
+            case "unhealthy":
+                self._tell(Event.UNHEALTHY, detail=text)
+            case "beat":
+                self._around.beat(self.launch.run_id)
+            case "main":
+                self._follow(int(text))
+            case "status":
+                log.info("%s: says: %s", self._name, text)
 
-    def _on_deadline(self) -> None:
-        self._timer = None
-        self._step(Event.DEADLINE_PASSED)
+    def _on_daemon(self) -> None:
+        if self.launch.ready is None:
+            self.care.ready()
+            self._tell(Event.READY)
 
-    def _step(self, event: Event, **details: Any) -> None:
-        now = time.monotonic()
-        before = self._run.deadline
-        actions = self._run.step(event, now, **details)
-        if self._run.deadline != before:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = None
-            if self._run.deadline is not None:
-                self._timer = self._around.loop.call_later(self._run.deadline - now, self._on_deadline)
-        for action in actions:
-            self._DO[action](self)
+    def _follow(self, pid: int) -> bool:
+        """Watch another process of the tree as the main one; return whether it could be."""
+        process, loop = self.process, self._around.loop
+        if process is None:
+            return False
+        loop.remove_reader(process.pidfd)
+        try:
+            followed = process.follow(pid, self._owns)
+        except OSError:
+            followed = False
+        if followed:
+            self.tree.started(pid)
+            self._around.leaders |= process.kept
+            log.info("%s: its main process is %d", self._name, pid)
+            self._around.moved(self.launch.run_id, process.main.pid, process.main.start)
+            fdstore.drop(self.launch.run_id)
+            fdstore.keep(self.launch.run_id, process.pidfd)
+        if followed or self._daemon is None:
+            self._watch_process()
+        return followed
+
+    def _owns(self, pid: int) -> bool:
+        if self.tree.owns(pid):
+            return True
+        by_file = self._daemon is not None and bool(self.launch.pid_file)
+        return by_file and self.process is not None and is_orphan_since(pid, self.process.start, self._around.leaders)
 
     # ---- what is done --------------------------------------------------------------------------------------
 
-    def _signal_tree(self) -> None:
-        rules = self.launch.stop
-        log.info(
-            "%s: stopping with SIG%s, SIGKILL after %g s",
-            self._name,
-            signal_name(rules.signal),
-            rules.timeout,
-        )
-        self._process.signal_group(rules.signal)
-        self._process.signal_group(signal.SIGCONT)  # a stopped process would never see the stop signal
+    def _execute(self) -> None:
+        if self.process is not None:
+            self.process.go()
 
-    def _kill_tree(self) -> None:
-        self._process.signal_group(signal.SIGKILL)
+    def _kill(self) -> None:
+        if self.starting and self._trouble is None:
+            self._trouble = (Refusal.STOPPED, "it was killed before it was launched")
+        self._ending.kill(self.process)
 
-    def _watch_tree(self) -> None:
-        # Not at once: the next turn of the loop, after the end was told.
-        self._around.loop.call_soon(self._look_at_tree)
+    def _drain(self) -> None:
+        for capture in self.captures.values():
+            for _ in capture.last_words():
+                pass
 
-    def _look_at_tree(self) -> None:
-        try:
-            self._survivors = survivors(self._process.pid, self._around.leaders)
-            if not self._survivors:
-                # One that forked and ended while we looked leaves a child unseen; SIGKILL to the group sees all.
-                self._kill_tree()
-                self._survivors = survivors(self._process.pid, self._around.leaders)
-        except OSError:  # blind for lack of descriptors: not to see anybody does not mean that nobody is there
-            self._around.loop.call_later(LOOK_AGAIN, self._look_at_tree)
-            return
-        if not self._survivors:
-            self._step(Event.TREE_EMPTY)
-        for pidfd in self._survivors:
-            self._around.loop.add_reader(pidfd, self._on_survivor)
-
-    def _tell_launched(self) -> None:
-        log.info("%s: launched as process %d", self._name, self._process.pid)
-        if self.owner is not None:
-            self.owner.launched(self)
-
-    def _tell_not_started(self) -> None:
-        log.warning("%s: not started: %s", self._name, self._trouble)
-        if self.owner is not None and self._trouble is not None:
-            self.owner.not_started(self._trouble)
-        self.owner = None  # it may launch again at once, and that is another run
-
-    def _tell_ended(self) -> None:
-        for stream in self._captures:  # the last words of all that have ended by now, the leader or the whole tree
-            self._drain(stream)
-        receipt = self._run.receipt(self.launch.name, self.launch.run_id, time.monotonic())
-        if self.owner is not None:
-            self.owner.ended(receipt)
-        log.info("%s: %s", self._name, describe(receipt))
-        self._around.receive(self, receipt)
-
-    def _complain(self) -> None:
-        log.error("%s: processes survive SIGKILL, its name stays taken until they are gone", self._name)
-
-    def _free_name(self) -> None:
-        for stream in self._captures:
-            self._close(stream)
-        self._around.leaders.discard(self._process.pid)
-        self._process.reap()
-        self._around.freed(self)
+    def _end(self) -> None:
+        self.care.close()
+        if self._daemon is not None:
+            self._daemon.close()
+        if self._again is not None:
+            self._again.cancel()
+        for capture in self.captures.values():
+            if not capture.closed:
+                self._around.loop.remove_reader(capture.descriptor)
+            capture.retire()
+        fdstore.drop(self.launch.run_id)
+        if self.process is not None:
+            self._around.loop.remove_reader(self.process.pidfd)
+            self._around.leaders -= self.process.kept
+            self.process.reap()
+        self.tree.remove()
 
     @property
     def _name(self) -> str:
         return f"{self.launch.name} (run {self.launch.run_id})"
 
-    def _drain(self, stream: Stream) -> None:
-        for data in self._captures[stream].last_words():
-            self._hand_on(stream, data)
-
-    def _hand_on(self, stream: Stream, data: bytes) -> None:
-        if self.owner is not None:
-            self.owner.output(stream, self._captures[stream].total - len(data), data)
-
-    def _close(self, stream: Stream) -> None:
-        capture = self._captures[stream]
-        if not capture.closed:
-            self._around.loop.remove_reader(capture.descriptor)
-            capture.close()
-
-    def _forget_survivors(self) -> None:
-        for pidfd in self._survivors:
-            self._around.loop.remove_reader(pidfd)
-            os.close(pidfd)
-        self._survivors = []
-
     _DO: ClassVar[dict[Action, Callable[[Execution], None]]] = {
-        Action.SIGNAL_TREE: _signal_tree,
-        Action.KILL_TREE: _kill_tree,
-        Action.WATCH_TREE: _watch_tree,
-        Action.TELL_LAUNCHED: _tell_launched,
-        Action.TELL_NOT_STARTED: _tell_not_started,
-        Action.TELL_ENDED: _tell_ended,
-        Action.COMPLAIN: _complain,
-        Action.FREE_NAME: _free_name,
+        Action.EXECUTE: _execute,
+        Action.ASK_TO_STOP: lambda self: self._ending.ask(self.process),
+        Action.SIGNAL_TREE: lambda self: self._ending.signal_tree(self.process),
+        Action.SIGNAL_REST: lambda self: self._ending.signal_rest(),
+        Action.KILL_TREE: _kill,
+        Action.WATCH_TREE: lambda self: self._ending.watch(),
+        Action.TELL_ENDED: _drain,
+        Action.COMPLAIN: lambda self: self._ending.complain(),
+        Action.FREE_NAME: _end,
     }

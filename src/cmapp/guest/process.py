@@ -1,119 +1,211 @@
-"""One launched process: started by the trampoline, watched and signalled by its identity, measured in /proc.
+"""One run's process: started by the trampoline or found again, watched and signalled by its identity.
 
-The process leads a session and a process group of its own. The invariant: its zombie is kept until nothing of
-its group is left, so its number cannot become somebody else's while we may still signal the group.
+It leads a session and a process group of its own. Another process of its tree may take its place as the one that
+is watched: that of a daemon whose parent has ended. The invariant: the zombie of a leader that is our child is kept
+until nothing of its group is left, so its number cannot become somebody else's while we may still signal the group.
 """
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
-import signal
-import sys
+import socket
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from cmapp.core.outcome import Exited, Signaled, Unknown
+from cmapp.core.outcome import Unknown
 from cmapp.errors import RunError
+from cmapp.guest import pidfd, proc
+from cmapp.guest.spawn import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, Self
 
     from cmapp.core.outcome import Outcome
 
-with open(os.path.join(os.path.dirname(__file__), "trampoline.py")) as _file:  # ours, whatever an upgrade puts there
-    _TRAMPOLINE = (sys.executable, "-I", "-S", "-c", _file.read())
 _STDERR = 2
-_PLAN, _TROUBLE = 3, 4  # the trampoline's descriptors
-_ABOUT_TO = b"+"  # what it says right before it becomes the application
-_EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_COUNTED = 4096  # processes of one tree that are looked at for a report
+_ABOUT_TO = b"+"  # what the trampoline says right before it becomes the application
+_GO = b"g"  # and what it waits for before
+_PATIENCE = 10.0  # seconds that a process of somebody else's is waited for to be reaped, so that its end is told
 
 
-class Stat(NamedTuple):
-    """What /proc/PID/stat says: seconds of processor time with waited-for children, and resident bytes."""
+class Handle(NamedTuple):
+    """A process and a descriptor of it."""
 
-    state: str
-    parent: int
-    group: int
-    cpu: float
-    memory: int
-
-
-class Usage(NamedTuple):
-    """What a tree uses: seconds of processor time, resident bytes, processes."""
-
-    cpu: float
-    memory: int
-    processes: int
+    pid: int
+    start: int
+    pidfd: int
 
 
 class Process:
-    """A process that we started: descriptors for its end, its trouble and its output, all ours to close."""
+    """A process that we watch; `trouble` and `pidfd` are descriptors to wait on, ours to close.
 
-    __slots__ = ("_said", "pid", "pidfd", "stderr", "stdout", "trouble", "trouble_read")
+    `leader` is the process that was launched, `main` that whose end is the run's, `said` what the trampoline has told,
+    `lingering` since when (monotonic) the main process waits to be reaped by somebody else.
+    """
 
-    def __init__(self, plan: Mapping[str, Any]) -> None:
-        """Start the trampoline with `plan`; raises RunError when the machine has no room for it."""
-        theirs: list[int] = []
-        ours: list[int] = []
+    __slots__ = ("leader", "lingering", "main", "said", "trouble")
+
+    def __init__(self, plan: Mapping[str, Any], stdout: int, stderr: int, join: int | None = None) -> None:
+        """Start the trampoline with `plan`; raises RunError when the machine has no room for it.
+
+        The descriptors stay the caller's: what the application writes to, and `cgroup.procs` of its cgroup.
+        """
+        ours = theirs = None
         try:
-            theirs.append(_plan_file(plan))
-            for _ in range(3):
-                reading, writing = os.pipe2(os.O_CLOEXEC)
-                ours.append(reading)
-                theirs.append(_above(writing))
-                os.set_blocking(reading, False)
-            self.pid = _spawn(*theirs)
-            self.pidfd = _pidfd_of_child(self.pid)
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            self.leader = self.main = Handle(*spawn({"limits": {}, **plan}, theirs.fileno(), stdout, stderr, join))
+            self.trouble = ours.detach()
         except OSError as error:
-            for descriptor in ours:
-                os.close(descriptor)
             raise RunError("resources", f"the guest has no room for it: {error.strerror}") from None
         finally:
-            for descriptor in theirs:
-                os.close(descriptor)
-        self.trouble, self.stdout, self.stderr = ours
-        self.trouble_read = False
-        self._said = b""
+            for end in (ours, theirs):
+                if end is not None:
+                    end.close()
+        self.said = b""
+        self.lingering: float | None = None
+
+    @classmethod
+    def adopt(cls, pid: int, start: int) -> Self | None:
+        """Return the living process of that number and start, or None if it is gone.
+
+        Raises OSError when there is no descriptor left. The boot must be the one in which the start was noted.
+        """
+        descriptor = pidfd.open_proven(pid, start)
+        return None if descriptor is None else cls._of(Handle(pid, start, descriptor))
+
+    @classmethod
+    def _of(cls, leader: Handle, trouble: int = -1, said: bytes = b"") -> Self:
+        process = cls.__new__(cls)
+        process.leader = process.main = leader
+        process.trouble = trouble
+        process.said = said
+        process.lingering = None
+        return process
+
+    @property
+    def trouble_read(self) -> bool:
+        """Whether it is known if the application was started."""
+        return self.trouble < 0
+
+    @property
+    def pid(self) -> int:
+        """The number of the leader, which is that of its session and group too."""
+        return self.leader.pid
+
+    @property
+    def start(self) -> int:
+        """When the leader was started, in ticks since the machine was booted."""
+        return self.leader.start
+
+    @property
+    def pidfd(self) -> int:
+        """The descriptor that is readable once the main process has ended; another one after `follow`."""
+        return self.main.pidfd
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the main process has ended, which `outcome` may not be able to tell yet how."""
+        return pidfd.has_ended(self.main.pidfd)
+
+    # ---- the start -----------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Let the trampoline become the application."""
+        try:
+            os.write(self.trouble, _GO)
+        except OSError:
+            pass  # it has ended, which is heard
+
+    def withhold(self) -> None:
+        """Have the trampoline end without becoming the application; its end is to be waited for as any."""
+        channel = socket.socket(fileno=os.dup(self.trouble))
+        try:
+            channel.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has ended already
+        finally:
+            channel.close()
 
     def hear_trouble(self) -> bool:
         """Read what the trampoline has said so far; return whether it will say no more."""
         try:
             while said := os.read(self.trouble, 65536):
-                self._said += said
+                self.said += said
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            pass  # it ended before it had heard `go`
         return True
 
     def take_trouble(self) -> tuple[str, str] | None:
         """Return why the application could not be started, None if it was; to be asked once, when all is said."""
         os.close(self.trouble)
-        self.trouble_read = True
-        if self._said == _ABOUT_TO:
+        self.trouble = -1
+        if self.said == _ABOUT_TO:
             return None
         told: tuple[str, str] | None = None
-        if said := self._said.removeprefix(_ABOUT_TO):
+        if said := self.said.removeprefix(_ABOUT_TO):
             told = marshal.loads(said)  # noqa: S302 - written by our own trampoline
         return told or ("resources", "the process that was to become it ended before it could")
 
+    # ---- the end -------------------------------------------------------------------------------------------
+
     def outcome(self) -> Outcome | None:
-        """Return how the process ended, without reaping it, or None while it lives."""
+        """Return how the main process ended, without reaping it, or None while that is not known.
+
+        None although `pidfd` is readable means that its parent, which is not us, has yet to reap it: to be asked
+        again a little later. Unknown is returned when that takes long, and where the kernel cannot tell.
+        """
         try:
-            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return pidfd.ending_of_child(self.main.pidfd)
         except ChildProcessError:
-            return Unknown("somebody else took its status")
-        if ended is None:
-            return None
-        if ended.si_code == os.CLD_EXITED:
-            return Exited(ended.si_status)
-        return Signaled(ended.si_status, core_dumped=ended.si_code == os.CLD_DUMPED)
+            if not pidfd.has_ended(self.main.pidfd):
+                return None
+        told = pidfd.ending_of_stranger(self.main.pidfd, self.main.pid, self.main.start)
+        if told is None:
+            now = time.monotonic()
+            self.lingering = now if self.lingering is None else self.lingering
+            if now - self.lingering > _PATIENCE:
+                return Unknown("nobody has taken its status, and without that the kernel does not tell it")
+        return told
+
+    def follow(self, pid: int, owns: Callable[[int], bool]) -> bool:
+        """Watch `pid` as the main process from here on, if it is there and `owns` says that it is the run's.
+
+        Whoever waits on `pidfd` must stop before, and may wait on the new one after. A child of ours that has ended
+        can still be followed, to learn how. Raises OSError when there is no descriptor left.
+        """
+        found = proc.stat(pid)
+        if found is None or not (found.alive or found.parent == os.getpid()):
+            return False
+        if pid == self.main.pid and found.start == self.main.start:
+            return True
+        descriptor = pidfd.open_proven(pid, found.start, zombies=True)
+        if descriptor is None:
+            return False
+        if not owns(pid) or pidfd.process_of(descriptor) != pid:  # asked while the descriptor holds on to it
+            os.close(descriptor)
+            return False
+        self._forget_main()
+        self.lingering = None
+        self.main = Handle(pid, found.start, descriptor)
+        return True
+
+    def signal_main(self, number: int) -> None:
+        """Signal the main process alone."""
+        pidfd.send(self.main.pidfd, number)
 
     def signal_group(self, number: int) -> None:
-        """Signal the whole group; the process must not have been reaped."""
+        """Signal the leader's whole group; it must not have been reaped."""
+        if pidfd.send_to_group(self.leader.pidfd, number):
+            return
+        found = proc.stat(self.pid)
+        if found is None or found.start != self.start or found.parent != os.getpid():
+            pidfd.send(self.leader.pidfd, number)  # its number may be somebody else's: its tree knows the others
+            return
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -121,66 +213,64 @@ class Process:
 
     def reap(self) -> None:
         """Forget the process, which must have ended: its number is free from here on."""
-        try:
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            pass
-        os.close(self.pidfd)
+        for handle in {self.leader, self.main}:
+            try:
+                os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                pass
+        self.close()
 
+    def close(self) -> None:
+        """Close what is held of the process, and leave it as it is."""
+        if self.trouble >= 0:
+            os.close(self.trouble)
+            self.trouble = -1
+        self._forget_main()
+        os.close(self.leader.pidfd)
 
-def _plan_file(plan: Mapping[str, Any]) -> int:
-    descriptor = _above(os.memfd_create("plan", os.MFD_CLOEXEC))
-    os.write(descriptor, marshal.dumps(dict(plan)))
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
+    def _forget_main(self) -> None:
+        if self.main is not self.leader:
+            os.close(self.main.pidfd)
+        self.main = self.leader
 
+    # ---- over an exec --------------------------------------------------------------------------------------
 
-def _above(descriptor: int) -> int:
-    """Return `descriptor`, or a copy that is none of those that the trampoline is given."""
-    if descriptor > _TROUBLE:
-        return descriptor
-    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _TROUBLE + 1)
-    os.close(descriptor)
-    return copy
+    @property
+    def kept(self) -> set[int]:
+        """The processes whose zombies are this run's to reap and nobody else's."""
+        return {self.leader.pid, self.main.pid}
 
+    def handover(self) -> dict[str, Any]:
+        """Return what `take_over` needs in the program that this process becomes; plain values that JSON can tell."""
+        return {
+            "leader": list(self.leader),
+            "main": list(self.main),
+            "trouble": self.trouble,
+            "said": self.said.hex(),
+        }
 
-def _spawn(plan: int, trouble: int, stdout: int, stderr: int) -> int:
-    return os.posix_spawn(
-        _TRAMPOLINE[0],
-        _TRAMPOLINE,
-        {},
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, stdout, 1),
-            (os.POSIX_SPAWN_DUP2, stderr, 2),
-            (os.POSIX_SPAWN_DUP2, plan, _PLAN),
-            (os.POSIX_SPAWN_DUP2, trouble, _TROUBLE),
-        ],
-        setsid=True,
-        setsigmask=(),
-        setsigdef=_EVERY_SIGNAL,
-    )
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that have to be inheritable for `take_over`."""
+        held = [self.leader.pidfd, self.trouble] + [self.main.pidfd] * (self.main is not self.leader)
+        return [descriptor for descriptor in held if descriptor >= 0]
 
+    @classmethod
+    def take_over(cls, told: Mapping[str, Any]) -> Self:
+        """Return the process that the program before us has handed over.
 
-def _pidfd_of_child(pid: int) -> int:
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # no descriptor left: it must not run unwatched
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-
-
-def _read(path: str) -> bytes:
-    """Return a small file of /proc: without a file object, as this is most of what a poll costs."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        content = b""
-        while data := os.read(descriptor, 65536):
-            content += data
-        return content
-    finally:
-        os.close(descriptor)
+        Raises OSError if the descriptors are not what they are said to be; nothing is closed then.
+        """
+        leader, main = Handle(*told["leader"]), Handle(*told["main"])
+        for handle in (leader, main):
+            if pidfd.process_of(handle.pidfd) not in (handle.pid, -1):
+                raise OSError(f"descriptor {handle.pidfd} is not that of process {handle.pid}")
+        process = cls._of(leader, told["trouble"], bytes.fromhex(told["said"]))
+        if main != leader:
+            process.main = main
+        for descriptor in process.descriptors:
+            os.set_inheritable(descriptor, False)
+        return process
 
 
 def keep_descriptors() -> None:
@@ -191,40 +281,3 @@ def keep_descriptors() -> None:
                 os.set_inheritable(int(name), False)
             except OSError:
                 continue  # it was the one that listed them
-
-
-def stat(pid: int) -> Stat | None:
-    """Return what /proc says of `pid`, or None if it is gone."""
-    try:
-        words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except OSError:
-        return None
-    ticks = sum(int(word) for word in words[11:15])
-    return Stat(words[0].decode(), int(words[1]), int(words[2]), ticks / _TICKS, int(words[21]) * _PAGE)
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of all threads of `pid`."""
-    found: list[int] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            found += [int(word) for word in _read(f"/proc/{pid}/task/{thread}/children").split()]
-    except OSError:
-        pass  # it ended while we looked
-    return found
-
-
-def descendants(*roots: int) -> list[int]:
-    """Return `roots` and all below them, as far as they can be seen at one look."""
-    tree = list(roots)
-    for pid in tree:
-        if len(tree) > _COUNTED:
-            break
-        tree += children(pid)
-    return tree
-
-
-def usage(pid: int) -> Usage:
-    """Return what the tree below and with `pid` uses."""
-    stats = [found for found in map(stat, descendants(pid)) if found is not None]
-    return Usage(sum(item.cpu for item in stats), sum(item.memory for item in stats), len(stats))

@@ -8,131 +8,111 @@ who are in are served on.
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import logging
 import os
 import resource
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from cmapp.core.duration import LATE
 from cmapp.errors import SettingsError, place_of
+from cmapp.guest import fdstore, upgrade
 from cmapp.guest.connection import SEND_LIMIT, Connection
-from cmapp.guest.containment import become_subreaper
+from cmapp.guest.containment import become_subreaper, containment_for
+from cmapp.guest.disk import Disk
+from cmapp.guest.listeners import Listeners
 from cmapp.guest.process import keep_descriptors
 from cmapp.guest.service import notify, start_logging
 from cmapp.guest.supervisor import Supervisor
-from cmapp.net.address import ANY
 from cmapp.net.link import Link
 from cmapp.net.tls import Role, check_keys, require_own_role, server_context
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable
 
     from cmapp.guest.settings import Settings
-    from cmapp.net.address import Address
 
 log = logging.getLogger(__name__)
 
 SWEEP = 1.0  # seconds between looks at who is late
-_HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-LATE_SWEEP = 3.0  # seconds: a look that comes later means that this machine stood still, and nobody is judged
-BACKLOG = 1024
-ACCEPTED_AT_ONCE = 32
-ACCEPT_PAUSE = 0.5  # seconds without accepting when there is no descriptor left
-DESCRIPTORS_EACH = 4  # of a run with its manager: pidfd, two pipes, connection
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
+LAST_WRITES = 5.0  # seconds that the disk is waited for at the end
+STARTING_AGAIN = 0.05  # seconds until it is looked again whether every launch is through, before an upgrade
+DESCRIPTORS_EACH = 6  # of a run with its manager: pidfd, two pipes, connection, notification socket, a check
 
 
 class Server:
     """The server's loop and what hangs on it."""
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings]) -> None:
-        """Load the keys, raising SettingsError if they cannot be used; `reread` returns the settings anew."""
+    def __init__(self, settings: Settings, reread: Callable[[], Settings], given: list[str]) -> None:
+        """Load the keys, raising SettingsError if they cannot be used.
+
+        `reread` returns the settings anew, `given` are the arguments by which the next version is started.
+        """
         self._settings = settings
+        self._given = given
         self._reread = reread
         self._context = _context(settings)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_defect)
-        self._supervisor = Supervisor(self._loop, settings, _raise_descriptors(settings.max_applications))
+        self._disk = Disk(self._loop)
+        self._supervisor: Supervisor
         self._connections: dict[Connection, None] = {}
         self._unproven: dict[Connection, float] = {}
         self._managers: set[Connection] = set()
-        self._listeners: list[socket.socket] = []
+        self._listeners = Listeners(self._loop, self._let_in)
         self._last_sweep = 0.0
+        self._stopping: int | None = None
+        self._upgrading = False
+        self._descriptors: tuple[int, int] = (0, 0)
         self._lock = -1
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT and the end of the last run; raises SettingsError if it cannot start."""
-        self._lock = _lock_state(self._settings.state_dir)
+        """Serve until SIGTERM or SIGINT, or SIGQUIT and the end of the last run; raises SettingsError at the start."""
+        handed = upgrade.taken()
+        settings = self._settings
+        self._lock = handed["lock"] if handed else _lock_state(settings.state_dir)
         become_subreaper()
         keep_descriptors()
-        for address in self._settings.listen:
-            self._listen(address)
-        for number, handler in (
-            (signal.SIGTERM, self._stop),
-            (signal.SIGINT, self._stop),
-            (signal.SIGHUP, self._reload),
-        ):
-            self._loop.add_signal_handler(number, handler)
+        containment = containment_for(settings.cgroup, settings.state_dir)
+        descriptors = handed.get("descriptors") or _raise_descriptors(settings.max_applications)
+        self._descriptors = soft, hard = descriptors
+        self._supervisor = Supervisor(self._loop, settings, self._disk, containment, (soft, hard))
+        if handed:
+            self._listeners.take_over(handed["listeners"])
+        for address in () if handed else settings.listen:
+            self._listeners.listen(address)
+        upgrade.write_identity(self._lock)
+        self._supervisor.load(handed.get("runs", {}), fdstore.kept())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._leave)
+        self._loop.add_signal_handler(signal.SIGQUIT, self._stop, signal.SIGQUIT)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
         # Of more signals than the loop's socket holds CPython would complain by a way on which it can deadlock.
         signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
         self._last_sweep = time.monotonic()
         self._loop.call_later(SWEEP, self._sweep)
+        log.info("each application has a %s of its own", containment.kind)
         notify("READY=1")
         try:
             self._loop.run_forever()
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)  # closing gives them back, and one more would kill us
+            signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # closing gives them back, and one more would kill us
+            self._supervisor.leave()
+            self._flush()
             self._loop.close()
 
+    def _flush(self) -> None:
+        if not self._disk.flush(LAST_WRITES):
+            log.error("the disk did not take all that was to be written within %g s", LAST_WRITES)
+
     # ---- who comes -----------------------------------------------------------------------------------------
-
-    def _listen(self, address: Address) -> None:
-        try:
-            host = None if address.host == ANY else address.host
-            found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, protocol, _, where in found:
-                try:
-                    self._bind(family, kind, protocol, where)
-                except OSError as error:
-                    if host is not None or error.errno != errno.EAFNOSUPPORT:  # a machine may do without IPv6
-                        raise
-        except OSError as error:
-            raise SettingsError(f"cannot listen on {address}: {error.strerror}") from None
-
-    def _bind(self, family: int, kind: int, protocol: int, where: Any) -> None:
-        listener = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-        self._listeners.append(listener)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(where)
-        listener.listen(BACKLOG)
-        self._loop.add_reader(listener.fileno(), self._accept, listener)
-        host, port = listener.getsockname()[:2]
-        log.info("listening on %s", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                sock, where = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.error("no manager can connect for now: %s", error.strerror)
-                    self._loop.remove_reader(listener.fileno())
-                    self._loop.call_later(ACCEPT_PAUSE, self._resume, listener)
-                    return
-                continue
-            self._let_in(sock, f"[{where[0]}]:{where[1]}" if ":" in where[0] else f"{where[0]}:{where[1]}")
-
-    def _resume(self, listener: socket.socket) -> None:
-        if listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _let_in(self, sock: socket.socket, peer: str) -> None:
         if len(self._connections) >= self._settings.max_connections + self._settings.max_handshakes:
@@ -170,8 +150,8 @@ class Server:
         now = time.monotonic()
         still, self._last_sweep = now - self._last_sweep, now
         self._loop.call_later(SWEEP, self._sweep)
-        self._supervisor.reap()
-        if still > LATE_SWEEP:
+        self._supervisor.sweep()
+        if still > LATE:
             log.warning("this machine, or this server, stood still for %.1f s: nobody is judged by it", still)
             for connection in self._connections:
                 connection.heard = now
@@ -187,15 +167,28 @@ class Server:
 
     # ---- signals -------------------------------------------------------------------------------------------
 
-    def _stop(self) -> None:
-        if self._listeners:
-            notify("STOPPING=1")  # once, however often we are told
-        log.info("stopping, after the applications that run: %d", self._supervisor.count)
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
-            listener.close()
-        self._listeners.clear()
+    def _leave(self) -> None:
+        """Leave the applications to the next server, unless they are to be stopped with this one."""
+        if self._settings.stop_on_exit:
+            self._stop(signal.SIGTERM)
+        elif self._stopping is None:
+            self._begin_to_stop(signal.SIGTERM, "the applications run on")
+            self._supervisor.roster.leave()
+            self._ended()
+
+    def _stop(self, number: int) -> None:
+        """Stop the applications, by SIGKILL if the same signal asks again, and then ourselves."""
+        if self._stopping not in (None, number):
+            return  # systemd sends SIGTERM after the SIGQUIT of its unit: that is no second request
+        self._begin_to_stop(number, "after the applications that run")
         self._supervisor.end_all(self._ended)
+
+    def _begin_to_stop(self, number: int, how: str) -> None:
+        if self._stopping is None:
+            notify("STOPPING=1")  # once, however often we are told
+        self._stopping = number
+        log.info("stopping, %s: %d", how, self._supervisor.count)
+        self._listeners.close()
 
     def _ended(self) -> None:
         for connection in list(self._connections):
@@ -225,6 +218,42 @@ class Server:
             self._supervisor.use(settings)
             log.info("reloaded: settings and keys are those for the connections and launches from here on")
         notify("READY=1")
+
+    def _upgrade(self) -> None:
+        """Become the installed version, if that is seen to start with these settings."""
+        if self._upgrading or self._stopping is not None:
+            return
+        self._upgrading = True
+        try:
+            upgrade.try_out(self._loop, self._given, self._supervisor.leaders, self._hand_over)
+        except OSError as error:
+            self._hand_over(str(error))
+
+    def _hand_over(self, problem: str, tries: int = 100) -> None:
+        if not problem and self._stopping is None and self._supervisor.starting and tries:
+            self._loop.call_later(STARTING_AGAIN, self._hand_over, problem, tries - 1)
+            return
+        self._upgrading = False
+        if problem:
+            log.error("not upgraded, everything stays as it was: the installed version says: %s", problem)
+            return
+        if self._stopping is not None:
+            return
+        log.info("becoming the installed version, with the applications that run: %d", self._supervisor.count)
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._supervisor.roster.leave()
+        for connection in list(self._connections):
+            connection.dismiss("the server becomes another version, and is back at once")
+        runs, descriptors = self._supervisor.handover()
+        self._flush()
+        listeners = self._listeners.descriptors
+        told = {"lock": self._lock, "listeners": listeners, "descriptors": self._descriptors, "runs": runs}
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEEDED)  # what comes meanwhile is the next program's
+        try:
+            upgrade.become(self._given, told, [self._lock, *listeners, *descriptors])
+        except OSError as error:  # it was there a moment ago; systemd starts another, which finds the applications
+            log.error("the installed version cannot be executed: %s", error)
+            self._loop.stop()
 
 
 def _context(settings: Settings) -> ssl.SSLContext:

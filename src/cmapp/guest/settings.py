@@ -37,6 +37,12 @@ def _kept(value: Any) -> int:
     return whole(value)
 
 
+def _cgroup(value: Any) -> str:
+    if value not in ("auto", "none") and not checks.text(value).startswith("/"):
+        raise ValueError("must be auto, none or an absolute path")
+    return str(value)
+
+
 def _level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}")
@@ -84,6 +90,30 @@ class Settings(Record):
             in_file=False,
         ),
     )
+    upgrade: bool = field(
+        checks.flag,
+        default=False,
+        about=Option(
+            None,
+            "have the server that runs with these settings become the installed version, and exit",
+            shown="",
+            in_file=False,
+        ),
+    )
+    stop_on_exit: bool = field(
+        checks.flag,
+        default=False,
+        about=Option(
+            None,
+            "stop the applications when the server is stopped",
+            shown="default they run on, for the next server",
+        ),
+    )
+    cgroup: str = field(
+        _cgroup,
+        default="auto",
+        about=Option("WHERE", "auto, none or the folder of a cgroup: where each application gets a cgroup of its own"),
+    )
     max_applications: int = field(
         whole,
         default=1000,
@@ -108,6 +138,16 @@ class Settings(Record):
         _kept,
         default=OUTPUT_CHUNK,
         about=Option("BYTES", f"output that is kept of each stream of an application, at most {OUTPUT_CHUNK}"),
+    )
+    spool_limit: int = field(
+        whole,
+        default=1024 * 1024,
+        about=Option("BYTES", "output that is kept on disk of each stream, for a manager that is behind or away"),
+    )
+    receipt_retention: float = field(
+        duration,
+        default=7 * 86400.0,
+        about=Option("DURATION", "how long a receipt is kept after it was acknowledged", shown="default 7d"),
     )
     search_path: str = field(
         checks.text,

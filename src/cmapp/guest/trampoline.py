@@ -1,9 +1,10 @@
 """The last steps of a launched process before it becomes the application.
 
-Run as `python -I -S -c TEXT` in a session of its own, with the plan on descriptor 3 and the way to
-tell trouble on descriptor 4, which closes by itself when the application starts. Changing user and folder
-here instead of in the server keeps the server's loop free: a large process that forks itself for it stands
-still for 20 ms. Nothing of the package is imported, and little else, because this runs once a launch.
+Run as `python -I -S -c TEXT` in a session of its own, with the plan on descriptor 3 and the way to the server on
+descriptor 4, which closes by itself when the application starts. It joins its cgroup before anything else, and
+becomes the application only when the server has said `go`: if the server is gone it ends without a word. Changing
+user and folder here instead of in the server keeps the server's loop free: a large process that forks itself for
+it stands still for 20 ms. Nothing of the package is imported, and little else, because this runs once a launch.
 """
 
 import _signal  # type: ignore[import-not-found]  # `signal` would import enum, for a third of the time
@@ -11,11 +12,12 @@ import errno
 import marshal
 import os
 
-PLAN, TROUBLE = 3, 4
+PLAN, TROUBLE, JOIN = 3, 4, 5
 TOLD = 1000  # characters
 ABOUT_TO = b"+"  # without it, an end of ours that nobody foresaw would pass for the application's
 SCARCE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ
+FIFO, KIND = 0o010000, 0o170000  # of a file's mode
 
 
 class Trouble(Exception):  # noqa: N818 - a word of the house, not an error of ours
@@ -28,13 +30,20 @@ def main() -> None:
     try:
         with open(PLAN, "rb") as file:
             plan = marshal.load(file)  # noqa: S302 - written by the server that started us
-        for number in IGNORED_BY_PYTHON:
-            _signal.signal(number, _signal.SIG_DFL)
-        restore_limit(plan["descriptors"])
+        if plan["join"]:
+            join()
+        rights = rights_of(plan["user"], plan["group"])
+        who = " ".join(f"{kind} {plan[kind]}" for kind in ("user", "group") if plan[kind])
+        own_output(rights)
+        if not os.read(TROUBLE, 1):
+            os._exit(1)  # the server is gone, and nobody would know of the application
+        limit({"nofile": plan["descriptors"], **plan["limits"]})
         os.umask(plan["umask"])
-        become(plan["user"], plan["group"])
+        become(rights, who)
         enter(plan["cwd"])
-        os.write(TROUBLE, ABOUT_TO)
+        tell_about_to()
+        for number in IGNORED_BY_PYTHON:  # not before: a server that dies now must not take us with it
+            _signal.signal(number, _signal.SIG_DFL)
         execute(plan["argv"], plan["env"], plan["search_path"])
     except Trouble as trouble:
         tell(*trouble.args)
@@ -45,33 +54,79 @@ def main() -> None:
 
 def tell(word: str, text: str) -> None:
     """Tell why the application is not started, in no more than a line of the protocol has room for."""
-    os.write(TROUBLE, marshal.dumps((word, text[:TOLD])))
+    try:
+        os.write(TROUBLE, marshal.dumps((word, text[:TOLD])))
+    except OSError:
+        pass  # the server is gone
 
 
-def restore_limit(descriptors: tuple[int, int]) -> None:
-    """Give the application the limit of open files that the server was started with."""
+def tell_about_to() -> None:
+    """Tell that what ends from here on is the application."""
+    try:
+        os.write(TROUBLE, ABOUT_TO)
+    except OSError:
+        pass  # the server went after it had said `go`: the run is on record, and the next one finds it
+
+
+def join() -> None:
+    """Enter the cgroup of the run, so that nothing of it ever runs outside."""
+    try:
+        os.write(JOIN, b"0")
+    except OSError as error:
+        raise Trouble("resources", f"its cgroup cannot be entered: {error.strerror}") from None
+    os.close(JOIN)
+
+
+def limit(limits: dict[str, tuple[int, int]]) -> None:
+    """Set the limits of resources, soft and hard, -1 for none."""
     import resource  # noqa: PLC0415 - only where it is needed
 
-    resource.setrlimit(resource.RLIMIT_NOFILE, descriptors)
+    for name, (soft, hard) in limits.items():
+        number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        if number is None and name == "locks":
+            number = 10  # that of Linux, which Python does not name
+        if number is None:
+            raise Trouble("not-permitted", f"this guest knows no limit {name}")
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, OSError, OverflowError) as error:
+            text = f"the limit {name} cannot be set to {soft} and {hard}: {error}"
+            raise Trouble("not-permitted", text) from None
 
 
-def become(user: str | None, group: str | None) -> None:
-    """Take on the user with all its groups, and the group; None leaves as it is."""
-    if user is None and group is None:
+def own_output(rights: tuple[int, int, list[int]] | None) -> None:
+    """Give stdout and stderr to the application's user, so that it may open /dev/stdout like any program."""
+    if rights is None or os.getuid() != 0:
         return
+    for descriptor in (1, 2):
+        if os.fstat(descriptor).st_mode & KIND == FIFO:
+            os.fchown(descriptor, rights[0], rights[1])
+
+
+def rights_of(user: str | None, group: str | None) -> tuple[int, int, list[int]] | None:
+    """Return the numbers of the user, of its group, and of all its groups; None if they are to stay as they are."""
+    if user is None and group is None:
+        return None
     uid, gid, groups = os.getuid(), os.getgid(), None
     if user is not None:
         uid, gid, groups = account(user)
     if group is not None:
         gid = group_number(group)
     if (uid, gid) == (os.getuid(), os.getgid()) and os.getuid() != 0:
+        return None
+    return uid, gid, [gid] if groups is None else sorted({gid, *groups})
+
+
+def become(rights: tuple[int, int, list[int]] | None, who: str) -> None:
+    """Take on the user with all its groups, and the group."""
+    if rights is None:
         return
+    uid, gid, groups = rights
     try:
-        os.setgroups([gid] if groups is None else sorted({gid, *groups}))
+        os.setgroups(groups)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except PermissionError:
-        who = " ".join(word for word in (user and f"user {user}", group and f"group {group}") if word)
         raise Trouble("not-permitted", f"the server may not run it as {who}: it is not run by root") from None
 
 
