@@ -1,4 +1,4 @@
-"""`cmapp`, the administrator's tool: makes keys and says what they are.
+"""`cmapp`, the administrator's tool: makes keys, asks servers how their runs are, and holds runs.
 
 Responsible for arguments and for what is printed. The invariant: whatever goes wrong is one line on stderr
 that begins with `cmapp:`, and the exit code is 0 (done), 1 (failed) or 2 (wrong usage).
@@ -6,16 +6,23 @@ that begins with `cmapp:`, and the exit code is 0 (done), 1 (failed) or 2 (wrong
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cmapp import __version__
+from cmapp.core import checks
+from cmapp.core.duration import format_duration
 from cmapp.core.text import printable
+from cmapp.core.wire import plain
 from cmapp.errors import CmappError, SettingsError
-from cmapp.net.tls import Identity, Role
+from cmapp.host.inquiry import Inquiry
+from cmapp.host.settings import Settings as ManagerSettings
+from cmapp.net.address import parse_address
+from cmapp.net.tls import Identity, Role, client_context
 
 try:
     import click
@@ -27,6 +34,14 @@ except ImportError as missing:
         raise
     packages = "pip install 'cmapp[admin]', or Debian's python3-click and python3-cryptography"
     sys.exit(f"cmapp: {missing}: install what the administrator's tool needs ({packages})")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeVar
+
+    from cmapp.core.messages import RunReport
+
+    F = TypeVar("F", bound=Callable[..., Any])
 
 FAILED, MISUSED = 1, 2
 _PATH = click.Path(readable=False, path_type=Path)  # whether it can be read is said when it is
@@ -58,7 +73,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
 @click.group("cmapp", context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def _cmapp() -> None:
-    """Administer cmapp: the keys by which managers and guests know each other."""
+    """Administer cmapp: keys, and the applications that run in a guest."""
 
 
 @_cmapp.group("keys", no_args_is_help=False)
@@ -154,3 +169,122 @@ def _told(about: certificates.Description, now: datetime) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+# ---- what is asked of a server -------------------------------------------------------------------------------
+
+
+def _asking(command: F) -> F:
+    """Give a command the options that say how a server is asked; cmappmgr calls them the same."""
+    keys = ManagerSettings.fields()["keys"].default
+    for option in (
+        click.option("--allow-tls12", is_flag=True, help="Speak TLS 1.2 too (default only TLS 1.3)."),
+        click.option(
+            "--address",
+            metavar="HOST[:PORT]",
+            help="Connect there; its certificate must bear GUEST all the same (default GUEST[:PORT]).",
+        ),
+        click.option(
+            "--keys",
+            metavar="DIR",
+            type=_PATH,
+            default=keys,
+            help=f"Folder with this host's cert.pem, key.pem and ca.pem (default {keys}).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _inquiry(guest: str, keys: Path, address: str | None, *, allow_tls12: bool) -> Inquiry:
+    try:
+        who = parse_address(guest)
+        where = parse_address(address, default_port=who.port) if address else who
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    return Inquiry(who, where, client_context(str(keys), allow_tls12=allow_tls12))
+
+
+def _application(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    try:
+        return name if name is None else checks.name(name)
+    except ValueError as error:
+        raise click.UsageError(f"{name!r} cannot name an application: it {error}") from None
+
+
+@_cmapp.command("status")
+@click.argument("guest", metavar="GUEST[:PORT]")
+@click.argument("name", metavar="[NAME]", required=False, callback=_application)
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, with every number as it is.")
+@_asking
+def _status(  # noqa: PLR0913 - click passes each argument and option by name
+    guest: str, name: str | None, keys: Path, address: str | None, *, as_json: bool, allow_tls12: bool
+) -> None:
+    """Say how the applications are that this host's key launched in GUEST, or the one called NAME."""
+    with _inquiry(guest, keys, address, allow_tls12=allow_tls12) as inquiry:
+        runs = [run for run in inquiry.runs() if name in (None, run.name)]
+        welcome = inquiry.welcome
+    if as_json:
+        about = {"guest": welcome.guest, "software": welcome.software, "boot_id": welcome.boot_id}
+        click.echo(json.dumps(about | {"runs": [_keys_of(run) for run in runs]}, indent=2))
+    elif runs:
+        click.echo("\n".join(_table([_HEADS, *map(_row, runs)])))
+    elif name is None:
+        click.echo(f"nothing runs in {guest} that this host's key launched")
+    if name is not None and not runs:
+        raise SettingsError(f"there is no run of {name} in {guest} that this host's key launched")
+
+
+@_cmapp.command("hold")
+@click.argument("guest", metavar="GUEST[:PORT]")
+@click.argument("name", metavar="NAME", callback=_application)
+@_asking
+def _hold(guest: str, name: str, keys: Path, address: str | None, *, allow_tls12: bool) -> None:
+    """Let the application NAME in GUEST be, whatever its checks say, until `cmapp resume`.
+
+    It runs on. If it ends by itself, its manager is told as always, and its manager may still stop it.
+    """
+    with _inquiry(guest, keys, address, allow_tls12=allow_tls12) as inquiry:
+        inquiry.hold(name, on=True)
+    click.echo(f"{name} in {guest} is held: nothing acts on it until 'cmapp resume {guest} {name}'")
+
+
+@_cmapp.command("resume")
+@click.argument("guest", metavar="GUEST[:PORT]")
+@click.argument("name", metavar="NAME", callback=_application)
+@_asking
+def _resume(guest: str, name: str, keys: Path, address: str | None, *, allow_tls12: bool) -> None:
+    """Watch the application NAME in GUEST again, after `cmapp hold`."""
+    with _inquiry(guest, keys, address, allow_tls12=allow_tls12) as inquiry:
+        inquiry.hold(name, on=False)
+    click.echo(f"{name} in {guest} is watched again")
+
+
+_HEADS = ("NAME", "STATE", "PID", "UP", "CPU", "MEMORY", "HELD", "READY", "HEALTH", "ORPHANED", "STATUS")
+_NONE = "-"
+
+
+def _row(run: RunReport) -> tuple[str, ...]:
+    return (
+        run.name,
+        run.state.value,
+        _NONE if run.pid is None else str(run.pid),
+        format_duration(run.uptime),
+        format_duration(run.cpu),
+        f"{run.memory / 2**20:.1f} MiB",
+        "held" if run.held else "no",
+        {None: _NONE, True: "yes", False: "no"}[run.ready],
+        printable(run.health) or _NONE,
+        _NONE if run.orphaned is None else format_duration(run.orphaned),
+        printable(run.status) or _NONE,
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _keys_of(run: RunReport) -> dict[str, object]:
+    return {key: plain(getattr(run, key)) for key in type(run).fields()}

@@ -15,7 +15,8 @@ from cmapp.errors import SettingsError
 from cmapp.host.journal import STDERR, SYSLOG_SOCKET, Journal, complain
 from cmapp.host.manager import Manager, internal_error
 from cmapp.host.report import Reporter
-from cmapp.host.settings import CONFIG_FILE, Settings, new_run_id, task_of
+from cmapp.host.settings import CONFIG_FILE, Settings
+from cmapp.host.task import new_run_id, task_of
 from cmapp.net.address import parse_address
 from cmapp.net.tls import client_context
 
@@ -62,7 +63,7 @@ def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
     subject = _subject(settings, given.guest, command)
     journal = Journal(settings.log_file, subject, syslog=socket, verbose=settings.verbose)
     try:
-        task = task_of(settings, given.guest, command, new_run_id())
+        task = task_of(settings, given.guest, command, settings.run_id or new_run_id())
         reporter = Reporter(journal, settings, task)
         context = client_context(settings.keys, allow_tls12=settings.allow_tls12)
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""Requests to halt: the signals by which a cluster manager, or a person, asks for the application's end.
+"""Requests by signals: to halt, as a cluster manager or a person asks for the application's end, or to leave it.
 
 Responsible for turning them into a descriptor that can be polled, so that a signal is an event like any other.
 The invariant: whoever asks once is heard once.
@@ -10,7 +10,8 @@ import os
 import signal
 import time
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+DISMISSAL = signal.SIGUSR1
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, DISMISSAL)
 SAME = 0.1  # seconds: cluster managers signal a process and then its group, which is not to ask twice
 
 
@@ -32,10 +33,12 @@ class Halts:
 
     def heard(self) -> list[int]:
         """Return the signals that were new requests, in order."""
-        requests = []
+        requests: list[int] = []
         for number in os.read(self.descriptor, 64):
             now = time.monotonic()
-            if self._first is None or now - self._first > SAME:
+            if number == DISMISSAL:
+                requests.append(number)
+            elif self._first is None or now - self._first > SAME:
                 requests.append(number)
                 self._first = self._first or now
         return requests

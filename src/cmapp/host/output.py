@@ -12,7 +12,7 @@ import time
 
 from cmapp.core.messages import Stream
 from cmapp.host.journal import takes
-from cmapp.host.settings import OutputTo
+from cmapp.host.values import OutputTo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,25 +27,33 @@ DESCRIPTORS = {Stream.STDOUT: 1, Stream.STDERR: 2}
 
 
 class Sink:
-    """Takes the output and passes nothing on: `--output none`, and what the others have in common."""
+    """Takes the output and passes nothing on: `--output none`, and what the others have in common.
+
+    `position` counts the bytes of each stream that were taken, or are known to be missing: a server that we return
+    to goes on from there.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._position = dict.fromkeys(Stream, 0)
+        self.position = dict.fromkeys(Stream, 0)
         self._missing = dict.fromkeys(Stream, 0)
         self._told_missing = -WINDOW
 
     def take(self, output: Output) -> None:
-        """Pass a message's data on, after telling of the gap before it."""
+        """Pass on what is new in a message, after telling of the gap before it."""
         stream = output.stream
-        gap = max(output.offset - self._position[stream], output.dropped)
+        known = self.position[stream] - output.offset
+        if known >= len(output.data) > 0:
+            return
+        data = output.data[max(0, known) :]
+        gap = max(-known, output.dropped if known <= 0 else 0)
         if gap > 0:
             self._before_gap(stream)
             self._missing[stream] += gap
             if time.monotonic() - self._told_missing >= WINDOW:
                 self._tell_missing()
-        self._position[stream] = output.offset + len(output.data)
-        self._pass_on(stream, output.data)
+        self.position[stream] = output.offset + len(output.data)
+        self._pass_on(stream, data)
 
     def waiting(self) -> list[int]:
         """Return the descriptors that have to be written to when they can be."""

@@ -1,43 +1,50 @@
-"""What cmappmgr says of its work: the words of the log, and the outcome as JSON.
+"""What cmappmgr says of its work: the words of the log, and when they are said.
 
 Responsible for telling people what they need at three in the morning, once. The invariant: the line of the
-end says whose word the exit code is, and a result file is there whole or not at all.
+end says whose word the exit code is.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 import time
 
 from cmapp.core.duration import format_duration
+from cmapp.core.messages import Phase
 from cmapp.core.outcome import (
-    Exited,
     Failed,
     NotStarted,
     Receipt,
-    Refused,
-    Signaled,
-    Unknown,
-    Unreachable,
     Verdict,
     describe,
     exit_code,
     signal_name,
 )
-from cmapp.errors import SettingsError
+from cmapp.core.pursuit import RETURNING, State
+from cmapp.host import result
+from cmapp.net.link import DEAF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from cmapp.core.messages import Launched, Report
+    from cmapp.core.messages import Launched, Report, RunReport
     from cmapp.host.journal import Journal
-    from cmapp.host.settings import Settings, Task
+    from cmapp.host.settings import Settings
+    from cmapp.host.task import Task
 
 TROUBLE_EVERY = 30.0  # seconds between two warnings that the guest still cannot be reached
 SHOWN = 200  # characters of the command that the log repeats
+_HEALTHY = ("", "ok", "not checked yet")  # the health of a run of which nothing bad is known
+_BEFORE = (State.IDLE, State.CONNECTING, State.WAITING, State.GREETING)
+_MEANINGS = {
+    "exited": "is the application's own",
+    "signaled": "is 128 and the signal's number",
+    "unhealthy": "means that the server stopped it for that",
+    "unknown": "means that its outcome is unknown",
+    "unreachable": "means that the server was unreachable",
+    "refused": "means that we were refused",
+    "detached": "means that it was left on purpose",
+    "failed": "means that cmappmgr could not do its work",
+}
 
 
 class Reporter:
@@ -48,79 +55,148 @@ class Reporter:
         self.journal = journal
         self._settings = settings
         self._task = task
+        self._run_id = task.launch.run_id
         self._times: dict[str, float] = {"begun": time.time()}
         self._begun = time.monotonic()
         self._launched: float | None = None
+        self._lost: float | None = None
+        self._held = False
         self._asked = False
         self._attempts = 0
         self._warned = 0.0
-        self._new_result = f"{settings.result}.{task.launch.run_id}"
+        self._told: RunReport | None = None
+        self._new_result = f"{settings.result}.{self._run_id}"
         if settings.result:
-            _make_room(settings.result, self._new_result)
+            result.make_room(settings.result, self._new_result)
+
+    # ---- the link ------------------------------------------------------------------------------------------
 
     def begun(self) -> None:
         """Tell what will be watched, and how soon what would be noticed."""
         task, patience = self._task, self._settings.patience
         command = " ".join(task.launch.argv)
         shown = command if len(command) <= SHOWN else command[:SHOWN] + "..."
+        silence, bound, back = map(format_duration, (patience.silence, patience.bound, patience.link_timeout))
+        cut, connect = map(format_duration, (min(patience.silence, DEAF), patience.connect_timeout))
         self.journal.info(
-            f"watching {shown} at {task.address}, run {task.launch.run_id}: an exit is noticed at once,"
-            f" a hung guest within {format_duration(patience.silence)} (polled every"
-            f" {format_duration(patience.poll_interval)}, {format_duration(patience.poll_timeout)} to answer)"
+            f"watching {shown} at {task.address}, run {self._run_id}: an exit is noticed at once,"
+            f" a hung guest within {silence} (polled every"
+            f" {format_duration(patience.poll_interval)}, {format_duration(patience.poll_timeout)} to answer),"
+            f" a link that is cut within {cut}, and each is given up {back} later, within {bound};"
+            f" the first connection has {connect}; a wait in which this host itself stood still begins anew"
         )
 
     def attempt_failed(self, text: str) -> None:
         """Tell why an attempt to connect failed: the first at once, the others now and then."""
         self._attempts += 1
         now = time.monotonic()
-        told = f"not reached yet, attempt {self._attempts}: {text}"
+        since = self._begun if self._lost is None else self._lost
+        told = f"not {'reached yet' if self._lost is None else 'back yet'}, attempt {self._attempts}: {text}"
         if self._attempts > 1 and now - self._warned < TROUBLE_EVERY:
             self.journal.debug(told)
             return
         self._warned = now
-        left = self._settings.connect_timeout - (now - self._begun)
-        self.journal.warning(f"{told}; trying for another {format_duration(max(0.0, left))}")
+        limit = self._settings.connect_timeout if self._lost is None else self._settings.link_timeout
+        left = "until it is back" if self._held else f"for another {format_duration(max(0.0, limit - (now - since)))}"
+        self.journal.warning(f"{told}; trying {left}")
 
-    def connected(self, guest: str, software: str) -> None:
-        """Tell who answers."""
+    def connected(self, guest: str, software: str, *, restarted: bool) -> None:
+        """Tell who answers, and aloud if it cannot be who answered before."""
+        if restarted:
+            self.journal.warning("the guest was restarted since the application was to be launched")
         self.journal.debug(f"connected to {software or 'a server'} in {guest or 'the guest'}")
 
+    def lost(self, text: str, *, held: bool) -> None:
+        """Tell that the link is lost, which says nothing of the application."""
+        self._lost, self._attempts, self._warned, self._held = time.monotonic(), 0, 0.0, held
+        limit = self._settings.link_timeout
+        trying = "trying until it is back, as it is held" if held else f"trying for {format_duration(limit)}"
+        if held or limit:
+            self.journal.warning(f"lost the link: {text}; the application may well go on, {trying}")
+
+    def overslept(self, seconds: float) -> None:
+        """Tell that the clock says more of us than of the guest."""
+        self.journal.warning(
+            f"this process, or its host, stood still for {format_duration(seconds)}: what it waits for has its whole"
+            " time again"
+        )
+
+    # ---- the run -------------------------------------------------------------------------------------------
+
     def launched(self, launched: Launched) -> None:
-        """Tell that it runs."""
+        """Tell that it runs, or that it still does."""
+        back, self._lost, now = self._lost, None, time.monotonic()
+        if launched.run_id != self._run_id:
+            self.journal.info(f"run {self._run_id} is not needed: one of that name is there, run {launched.run_id}")
+            self._run_id = launched.run_id
+        if self._launched is not None and back is not None:
+            self.journal.info(f"back after {format_duration(now - back)}: pid {launched.pid}, run {launched.run_id}")
+            return
         self._times["launched"] = time.time()
-        self._launched = time.monotonic()
+        self._launched = now
         how = "found running" if launched.attached else "launched"
         took = format_duration(self._launched - self._begun)
         self.journal.info(f"{how} as pid {launched.pid}, run {launched.run_id}, {took} after the start")
 
+    def ready(self) -> None:
+        """Tell that it serves."""
+        since = self._begun if self._launched is None else self._launched
+        self._times.setdefault("ready", time.time())
+        self.journal.info(f"is ready, {format_duration(time.monotonic() - since)} after its launch")
+
     def reported(self, report: Report) -> None:
-        """Tell what the answer to a poll was."""
-        run = report.run
+        """Tell what the answer to a poll was, and aloud what is new in it."""
+        run, told = report.run, self._told
+        self._told = run
+        if run.state is Phase.WAITING and (told is None or told.state is not Phase.WAITING):
+            self.journal.info("waits for the end of the run before, or to see whether its manager still answers")
+        if run.held != (told is not None and told.held):
+            self.journal.info("is held: nothing acts on it" if run.held else "is no longer held")
+        if run.health != ("" if told is None else told.health):
+            self._tell_health(run.health, before="" if told is None else told.health)
+        if run.status and run.status != (told and told.status):
+            self.journal.info(f"says of itself: {run.status}")
         self.journal.debug(
             f"{run.state.value}, pid {run.pid}, up {format_duration(run.uptime)}, {run.cpu:.2f} s of processor"
             f" time, {run.memory // 1024} KiB in {run.processes} processes"
         )
 
-    def asked_to_stop(self, number: int, *, linked: bool) -> None:
+    def asked_to_stop(self, number: int, state: State) -> None:
         """Tell on which signal what is asked of the server."""
         name = f"SIG{signal_name(number)}"
-        if not linked:
+        settings = self._settings
+        if state in _BEFORE:
             self.journal.info(f"asked to stop by {name} before it was launched")
         elif self._asked:
-            self.journal.warning(f"asked to stop by {name} again: asking the server to kill it at once")
+            self.journal.warning(f"asked to stop by {name} again: asking the server to kill it at once{_when(state)}")
         else:
-            settings = self._settings
             self.journal.info(
                 f"asked to stop by {name}: asking the server for {settings.stop_words} and, after"
-                f" {format_duration(settings.stop_timeout)}, SIGKILL"
+                f" {format_duration(settings.stop_timeout)}, SIGKILL{_when(state)}"
             )
         self._asked = True
+
+    def asked_to_leave(self, number: int, state: State) -> None:
+        """Tell on which signal the run is to be left to a later manager."""
+        name = f"SIG{signal_name(number)}"
+        if state in _BEFORE:
+            self.journal.info(f"asked to leave it by {name} before it was launched")
+        elif self._asked:
+            self.journal.warning(f"asked to leave it by {name}, but it is being stopped already")
+        else:
+            self.journal.info(f"asked to leave it by {name}: asking the server to let it run{_when(state)}")
+
+    def not_left(self, text: str) -> None:
+        """Tell that the server does not let us leave."""
+        self.journal.error(f"the server does not let it run without us: {text}; it is watched on")
+
+    # ---- the end -------------------------------------------------------------------------------------------
 
     def concluded(self, verdict: Verdict) -> None:
         """Tell how it ended, to the log and to the result file."""
         self._times["concluded"] = time.time()
         code = exit_code(verdict)
-        text = f"{describe(verdict)}{self._when(verdict)}; exit code {code} {_meaning(verdict)}"
+        text = f"{describe(verdict)}{self._since(verdict)}; exit code {code} {_meaning(verdict)}"
         if code == 0 or (self._asked and isinstance(verdict, (Receipt, Failed))):
             self.journal.info(text)
         else:
@@ -128,106 +204,42 @@ class Reporter:
         if self._settings.result:
             self._write_result(verdict, text)
 
-    def _when(self, verdict: Verdict) -> str:
+    def _since(self, verdict: Verdict) -> str:
         if isinstance(verdict, Receipt):
             return ""
         since = self._begun if self._launched is None else self._launched
         what = "the start" if self._launched is None else "its launch"
         return f", {format_duration(time.monotonic() - since)} after {what}"
 
+    def _tell_health(self, health: str, before: str) -> None:
+        if health not in _HEALTHY:
+            self.journal.warning(f"its health: {health}")
+        elif before not in _HEALTHY:
+            self.journal.info("is healthy again")
+
     def _write_result(self, verdict: Verdict, text: str) -> None:
-        launch = self._task.launch
         keys = {
-            "cause": _cause(verdict),
+            "cause": result.cause(verdict),
             "exit_code": exit_code(verdict),
             "text": text,
-            "name": launch.name,
+            "name": self._task.launch.name,
             "guest": self._task.guest.host,
-            "run_id": launch.run_id,
-            **_details(verdict),
+            "run_id": self._run_id,
+            **result.details(verdict),
             **self._times,
         }
         path = self._settings.result
         try:
-            _replace(path, self._new_result, json.dumps(keys).encode() + b"\n")
+            result.replace(path, self._new_result, json.dumps(keys).encode() + b"\n")
         except OSError as error:
             self.journal.error(f"the result cannot be written to {path}: {error.strerror}")
 
 
+def _when(state: State) -> str:
+    return ", as soon as it is back" if state in RETURNING else ""
+
+
 def _meaning(verdict: Verdict) -> str:
-    match verdict:
-        case Receipt(outcome=Exited()):
-            return "is the application's own"
-        case Receipt(outcome=Signaled()):
-            return "is 128 and the signal's number"
-        case Receipt():
-            return "means that its outcome is unknown"
-        case NotStarted(found=True):
-            return "means that the command could not be executed"
-        case NotStarted():
-            return "means that the command was not found"
-        case Unreachable():
-            return "means that the server was unreachable"
-        case Refused():
-            return "means that we were refused"
-        case Failed():
-            return "means that cmappmgr could not do its work"
-
-
-def _cause(verdict: Verdict) -> str:
-    ending = verdict.outcome if isinstance(verdict, Receipt) else verdict
-    return {
-        Exited: "exited",
-        Signaled: "signaled",
-        Unknown: "unknown",
-        NotStarted: "not-started",
-        Unreachable: "unreachable",
-        Refused: "refused",
-        Failed: "failed",
-    }[type(ending)]
-
-
-def _details(verdict: Verdict) -> dict[str, Any]:
-    """Return what only this kind of ending has to say."""
-    keys: dict[str, Any] = {}
-    match verdict:
-        case Receipt(outcome=Exited(code=code)):
-            keys = {"code": code}
-        case Receipt(outcome=Signaled(signal=number, core_dumped=dumped)):
-            keys = {"signal": number, "core_dumped": dumped}
-        case Refused(code=word):
-            keys = {"refusal": word}
-    if isinstance(verdict, Receipt):
-        keys |= {"reason": verdict.reason.value, "forced": verdict.forced}
-        keys |= {"started": verdict.started, "ended": verdict.ended, "lasted": verdict.lasted}
-    return keys
-
-
-def _make_room(path: str, new: str) -> None:
-    """Take away an older result, lest it be taken for ours, and try that one can be written; raises SettingsError."""
-    try:
-        # A rename replaces what is there, which must not be a device or a folder.
-        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-            raise SettingsError(f"the result {path} cannot be written: what is there is no regular file")
-        _replace(path, new, b"")
-        os.unlink(path)
-    except OSError as error:
-        raise SettingsError(f"the result {path} cannot be written: {error.strerror}") from None
-
-
-def _replace(path: str, new: str, content: bytes) -> None:
-    """Put `content` at `path` by way of `new`, whole or not at all.
-
-    The disk is not waited for: that would hold back the exit, and who reads the result runs on this host.
-    """
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        try:
-            while content:
-                content = content[os.write(descriptor, content) :]
-        finally:
-            os.close(descriptor)
-        os.rename(new, path)
-    except OSError:
-        os.unlink(new)
-        raise
+    if isinstance(verdict, NotStarted):
+        return f"means that the command {'could not be executed' if verdict.found else 'was not found'}"
+    return _MEANINGS[result.cause(verdict)]

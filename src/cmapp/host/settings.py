@@ -1,101 +1,32 @@
-"""What cmappmgr is to do: every setting with its option and its default, and the task that they make.
+"""What cmappmgr can be told: every setting with its option and its default, in the order of the manual.
 
-The invariant: what passes here can be said in one `launch`, so that what is wrong with a command line or a
-configuration file is told before anything is connected.
+One declaration serves the command line, the file and the help. The invariant: each setting is checked by itself
+here; what several of them mean together is for task.py.
 """
 
 from __future__ import annotations
 
-import enum
-import os
-
 from cmapp.core import checks
-from cmapp.core.messages import Launch, StopRules
 from cmapp.core.options import Option, duration
-from cmapp.core.outcome import signal_name, signal_number
+from cmapp.core.outcome import signal_name
 from cmapp.core.pursuit import Patience
 from cmapp.core.record import Record, field
-from cmapp.core.wire import encode
-from cmapp.errors import LocalProtocolError, SettingsError
-from cmapp.net.address import Address, parse_address
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+from cmapp.core.rules import Kind, OnExisting, OrphanAction
+from cmapp.host import values
 
 CONFIG_FILE = "/etc/cmappmgr.conf"
-SHORTEST = 0.001  # seconds: what poll(2) can tell apart
-LAUNCH_ID = 2  # after hello
-
-
-class OutputTo(enum.Enum):
-    """Where the application's output goes."""
-
-    NONE = "none"
-    LOG = "log"
-    STDOUT = "stdout"
-
-
-def _path(value: Any) -> str:
-    if not checks.text(value):
-        raise ValueError("must be a path")
-    return str(value)
-
-
-def _folder(value: Any) -> str:
-    if not checks.text(value).startswith("/"):
-        raise ValueError("must be an absolute path")
-    return str(value)
-
-
-def _address(value: Any) -> str:
-    try:
-        parse_address(checks.text(value))
-    except SettingsError:
-        raise ValueError("must be an address such as 192.0.2.7, vm1.example.org:5315 or [2001:db8::1]") from None
-    return str(value)
-
-
-def _interval(value: Any) -> float:
-    seconds = duration(value)
-    if seconds < SHORTEST:
-        raise ValueError("must be a duration of at least 1ms")
-    return seconds
-
-
-def _signal(value: Any) -> int:
-    try:
-        return signal_number(str(value))
-    except ValueError:
-        raise ValueError("must be a signal such as TERM, or a number from 1 to 64") from None
-
-
-def _umask(value: Any) -> int:
-    if isinstance(value, str) and value and set(value) <= set("01234567"):
-        value = int(value, 8)
-    return checks.within(0, 0o777)(value)
-
-
-def _environment(value: Any) -> dict[str, str]:
-    """Accept a list of `NAME=VALUE`, the last of a name wins, or a table."""
-    if isinstance(value, dict):
-        return checks.environment(value)
-    if not isinstance(value, list) or not all(isinstance(item, str) and "=" in item[1:] for item in value):
-        raise ValueError("must be made of NAME=VALUE")
-    return checks.environment(dict(item.split("=", 1) for item in value))
 
 
 class Settings(Record):
     """What a user may set; durations in seconds."""
 
     keys: str = field(
-        _path,
+        values.path,
         default="/etc/cmapp/keys",
         about=Option("DIR", "folder with this host's cert.pem, key.pem and ca.pem"),
     )
     config: str = field(
-        _path,
+        values.path,
         default="",
         about=Option(
             "FILE",
@@ -105,7 +36,7 @@ class Settings(Record):
         ),
     )
     address: str = field(
-        _address,
+        values.address,
         default="",
         about=Option(
             "HOST[:PORT]",
@@ -118,6 +49,70 @@ class Settings(Record):
         default="",
         about=Option("NAME", "what the application is called", shown="default the last part of COMMAND"),
     )
+    run_id: str = field(
+        values.run_id,
+        default="",
+        about=Option("UUID", "the identity of the run, to return to it", shown="default a new one", in_file=False),
+    )
+    on_existing: OnExisting = field(
+        checks.one_of(OnExisting),
+        default=OnExisting.REPLACE,
+        about=Option("HOW", "replace, attach or refuse: what to do with a run of that name", shown="default replace"),
+    )
+    takeover: bool = field(
+        checks.flag,
+        default=False,
+        about=Option(None, "push another manager of it aside, even one that answers", shown="default off"),
+    )
+    type: Kind = field(
+        checks.one_of(Kind),
+        default=Kind.SIMPLE,
+        about=Option("TYPE", "simple, forking or notify: which its main process is", shown="default simple"),
+    )
+    pid_file: str = field(
+        values.folder,
+        default="",
+        about=Option("FILE", "where a forking command leaves its main process's pid", shown="default nowhere"),
+    )
+    ready: str = field(
+        values.ready,
+        default="",
+        about=Option(
+            "SPEC", "notify, tcp:PORT, http:URL or command:COMMAND: when it is ready", shown="default not asked"
+        ),
+    )
+    ready_timeout: float = field(
+        duration,
+        default=60.0,
+        about=Option("DURATION", "time from the launch to being ready", shown="default 60s"),
+    )
+    health_command: tuple[str, ...] = field(
+        values.words,
+        default=(),
+        about=Option("COMMAND", "run COMMAND in the guest to check its health", shown="default none"),
+    )
+    health_interval: float = field(
+        values.interval,
+        default=30.0,
+        about=Option("DURATION", "time from a check of its health to the next", shown="default 30s"),
+    )
+    health_timeout: float = field(
+        values.interval,
+        default=10.0,
+        about=Option("DURATION", "time that a check of its health may take", shown="default 10s"),
+    )
+    health_retries: int = field(
+        values.tries,
+        default=3,
+        about=Option("NUMBER", "checks in a row that fail before it is stopped", shown="default 3"),
+    )
+    watchdog_timeout: float | None = field(
+        values.interval,
+        default=None,
+        about=Option(
+            "DURATION", "the longest time between two signs of life by sd_notify", shown="default none expected"
+        ),
+    )
     user: str | None = field(
         checks.text,
         default=None,
@@ -128,31 +123,53 @@ class Settings(Record):
         default=None,
         about=Option("GROUP", "run the command in GROUP of the guest", shown="default USER's"),
     )
-    cwd: str = field(_folder, default="/", about=Option("DIR", "run the command in DIR of the guest"))
+    cwd: str = field(values.folder, default="/", about=Option("DIR", "run the command in DIR of the guest"))
     env: dict[str, str] = field(
-        _environment,
+        values.environment,
         default={},
         about=Option("NAME=VALUE", "a variable of the command's environment", many=True, shown="default none at all"),
     )
+    limit: dict[str, tuple[int, int]] = field(
+        values.limits,
+        default={},
+        about=Option(
+            "NAME=SOFT[:HARD]", "a resource limit of the application", many=True, shown="default the server's"
+        ),
+    )
     umask: int = field(
-        _umask,
+        values.mask,
         default=0o022,
         about=Option("OCTAL", "file mode creation mask of the command", shown="default 022"),
     )
     poll_interval: float = field(
-        _interval,
+        values.interval,
         default=5.0,
         about=Option("DURATION", "time from a report to the next poll", shown="default 5s"),
     )
     poll_timeout: float = field(
-        _interval,
+        values.interval,
         default=10.0,
         about=Option("DURATION", "time in which a poll is answered", shown="default 10s"),
     )
     connect_timeout: float = field(
-        _interval,
+        values.interval,
         default=60.0,
         about=Option("DURATION", "how long a guest is tried that cannot be reached", shown="default 60s"),
+    )
+    link_timeout: float = field(
+        duration,
+        default=30.0,
+        about=Option("DURATION", "how long to come back over a lost link", shown="default 30s"),
+    )
+    orphan_timeout: float = field(
+        duration,
+        default=60.0,
+        about=Option("DURATION", "how long the application goes on without a manager", shown="default 60s"),
+    )
+    orphan_action: OrphanAction = field(
+        checks.one_of(OrphanAction),
+        default=OrphanAction.STOP,
+        about=Option("ACTION", "stop or keep: what becomes of it then", shown="default stop"),
     )
     stop_timeout: float = field(
         duration,
@@ -160,23 +177,33 @@ class Settings(Record):
         about=Option("DURATION", "time from the stop signal to SIGKILL", shown="default 30s"),
     )
     stop_signal: int = field(
-        _signal,
+        values.signal,
         default=15,
         about=Option("SIGNAL", "signal that asks the application to stop", shown="default TERM"),
     )
-    output: OutputTo = field(
-        checks.one_of(OutputTo),
-        default=OutputTo.NONE,
+    stop_command: tuple[str, ...] = field(
+        values.words,
+        default=(),
+        about=Option("COMMAND", "run COMMAND in the guest to stop it, before the signal", shown="default none"),
+    )
+    detach_on_signal: int | None = field(
+        values.halt,
+        default=None,
+        about=Option("SIGNAL", "TERM, INT or HUP leaves it running, as SIGUSR1 does", shown="default only SIGUSR1"),
+    )
+    output: values.OutputTo = field(
+        checks.one_of(values.OutputTo),
+        default=values.OutputTo.NONE,
         about=Option("WHERE", "none, log or stdout: where the application's output goes", shown="default none"),
     )
     log_file: str = field(
-        _path,
+        values.path,
         default="",
         about=Option("FILE", "append the package log to FILE", shown="default standard error"),
     )
     syslog: bool = field(checks.flag, default=True, about=Option(None, "log to syslog too", shown="default --syslog"))
     result: str = field(
-        _path, default="", about=Option("FILE", "write the outcome to FILE as JSON", shown="default nowhere")
+        values.path, default="", about=Option("FILE", "write the outcome to FILE as JSON", shown="default nowhere")
     )
     allow_tls12: bool = field(
         checks.flag, default=False, about=Option(None, "speak TLS 1.2 too", shown="default only TLS 1.3")
@@ -190,59 +217,12 @@ class Settings(Record):
     @property
     def patience(self) -> Patience:
         """How long to wait for what."""
-        return Patience(self.poll_interval, self.poll_timeout, self.connect_timeout, self.stop_timeout)
+        return Patience(
+            self.poll_interval, self.poll_timeout, self.connect_timeout, self.stop_timeout, self.link_timeout
+        )
 
     @property
     def stop_words(self) -> str:
-        """The stop signal's name."""
-        return f"SIG{signal_name(self.stop_signal)}"
-
-
-class Task(Record):
-    """What to launch and where: `guest` is who must answer, `address` where it is called."""
-
-    guest: Address
-    address: Address
-    launch: Launch
-
-
-def task_of(settings: Settings, guest: str, command: Sequence[str], run_id: str) -> Task:
-    """Return the task that `guest` and `command` of the command line mean; raises SettingsError."""
-    if not command:
-        raise SettingsError("there is no command: end the command line with -- COMMAND [ARG...]")
-    who = parse_address(guest)
-    name = settings.name or command[0].rpartition("/")[2]
-    try:
-        checks.name(name)
-    except ValueError as error:
-        raise SettingsError(
-            f"{name!r}, from the command, cannot name an application: it {error}; give --name"
-        ) from None
-    try:
-        launch = Launch(
-            LAUNCH_ID,
-            name,
-            run_id,
-            tuple(command),
-            user=settings.user,
-            group=settings.group,
-            cwd=settings.cwd,
-            env=settings.env,
-            umask=settings.umask,
-            stop=StopRules(settings.stop_signal, settings.stop_timeout),
-            output=settings.output is not OutputTo.NONE,
-        )
-        encode(launch)
-    except ValueError as error:
-        raise SettingsError(f"the command cannot be launched: {error}") from None
-    except LocalProtocolError as error:
-        raise SettingsError(f"the command and its environment are too long: {error}") from None
-    address = parse_address(settings.address, default_port=who.port) if settings.address else who
-    return Task(who, address, launch)
-
-
-def new_run_id() -> str:
-    """Return a random UUID, which is version 4."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) % 4]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        """What asks the application to stop: its command, and its signal's name."""
+        before = f"{self.stop_command[0]}, " if self.stop_command else ""
+        return f"{before}SIG{signal_name(self.stop_signal)}"

@@ -15,6 +15,9 @@ from cmapp.errors import LinkError
 from cmapp.net.tls import explain
 
 RECORD = 16 * 1024  # bytes: the largest TLS record
+# A peer that is cut off without a word is noticed by its polls; these are the backstop, on both ends.
+DEAF = 20  # seconds in which the other end's kernel has to confirm something, whatever its processes do
+PROBE_AFTER, PROBE_EVERY, PROBES = 8, 4, 3  # seconds, seconds and unanswered probes: DEAF in all
 
 
 class Link:
@@ -28,7 +31,7 @@ class Link:
         """Take over the connected `sock`; a manager names the `guest` that the certificate must bear."""
         sock.settimeout(0)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_up(sock)
         self.tls = context.wrap_socket(
             sock,
             server_side=guest is None,
@@ -127,3 +130,16 @@ class Link:
 
     def _shut_down(self) -> None:
         socket.socket.shutdown(self.tls, socket.SHUT_WR)
+
+
+def _set_up(sock: socket.socket) -> None:
+    """Have the kernel send at once, and give up on a peer that is silent for DEAF seconds."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_NODELAY, 1),
+        (socket.TCP_KEEPIDLE, PROBE_AFTER),
+        (socket.TCP_KEEPINTVL, PROBE_EVERY),
+        (socket.TCP_KEEPCNT, PROBES),
+        (socket.TCP_USER_TIMEOUT, DEAF * 1000),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,126 @@
+"""One call of the server: dialed, proven by TLS, and spoken over; its successor begins from nothing.
+
+Responsible for bytes in and out of one connection, and for which errors they are. The invariant: a call that is
+hung up has said bye, if it had said anything, and keeps no descriptor.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+
+from cmapp.core import messages as m
+from cmapp.core.session import Role as Side
+from cmapp.core.session import Session, State
+from cmapp.core.text import printable
+from cmapp.errors import LinkError, TrustError
+from cmapp.host.dial import Dial
+from cmapp.net.link import Link
+from cmapp.net.tls import Role, explain, peer_identity, require_role
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from cmapp.host.task import Task
+
+SEND_LIMIT = 256 * 1024  # bytes that may wait for the server
+READS = 64  # turns of reading in a row: a flood of output must not keep the clock from being looked at
+REASON_LIMIT = 500  # characters of what our bye repeats
+
+
+class Call:
+    """One connection to the server of a task's guest, from dialing to hanging up."""
+
+    __slots__ = ("_context", "_dial", "_guest", "_link", "_parting", "_proven", "_session")
+
+    def __init__(self, task: Task, context: ssl.SSLContext) -> None:
+        self._guest = task.guest.host
+        self._context = context
+        self._dial: Dial | None = Dial(task.address)
+        self._link: Link | None = None
+        self._session = Session(Side.MANAGER)
+        self._parting = b""  # what leaves in one write with our bye
+        self._proven = False
+
+    @property
+    def deadline(self) -> float:
+        """When the dialing has to go on whatever happens."""
+        return math.inf if self._dial is None else self._dial.deadline
+
+    @property
+    def spoken(self) -> bool:
+        """Whether a hello was said, and no bye yet."""
+        return self._session.state not in (State.NEW, State.CLOSED)
+
+    def register(self, waiting: select.poll) -> int:
+        """Have `waiting` wait for what the call waits for, and return its descriptor, or -1."""
+        if self._link is not None:
+            waiting.register(self._link, select.POLLIN | (select.POLLOUT if self._link.wants_write else 0))
+            return self._link.fileno()
+        if self._dial is not None and self._dial.sock is not None:
+            waiting.register(self._dial.sock, select.POLLOUT)
+            return self._dial.sock.fileno()
+        return -1
+
+    def connect(self, now: float, *, ready: bool) -> bool:
+        """Go on until the server has proven itself, and return whether it has. Raises LinkError or TrustError."""
+        if self._dial is not None:
+            sock = self._dial.step(now)
+            if sock is None:
+                return False
+            self._dial = None
+            try:
+                self._link = Link(sock, self._context, peer=self._guest, limit=SEND_LIMIT, guest=self._guest)
+            except OSError as error:
+                sock.close()
+                raise explain(error, peer=self._guest) from None
+        elif not ready:
+            return False
+        if self._link is not None and self._link.handshake():
+            require_role(peer_identity(self._link.tls), Role.GUEST)
+            self._proven = True
+        return self._proven
+
+    def hear(self, *, to_the_end: bool = False) -> Iterator[m.Message | m.Unrecognized]:
+        """Yield what has come, READS reads of it at most or all. Raises LinkError, TrustError, RemoteProtocolError."""
+        reads = 0
+        while self._link is not None and (to_the_end or reads < READS):
+            reads += 1
+            if self._link.wants_write:
+                self._link.flush()
+            data = self._link.read()
+            if data is None:
+                raise LinkError(f"{self._guest} closed the connection without a word; its cmappserver may have ended")
+            if not data:
+                return
+            yield from self._session.receive(data)
+
+    def say(self, message: m.Message) -> None:
+        """Say it now. Raises LinkError or TrustError."""
+        if self._link is not None:
+            self._link.write(self._session.send(message))
+
+    def say_at_last(self, message: m.Message) -> None:
+        """Say it in one write with the bye."""
+        self._parting += self._session.send(message)
+
+    def hang_up(self, reason: str) -> None:
+        """Say bye if there was a hello, and close, as far as all that goes without waiting."""
+        if self._dial is not None:
+            self._dial.close()
+        link, self._dial, self._link = self._link, None, None
+        if link is None:
+            return
+        try:
+            if self.spoken:
+                link.write(self._parting + self._session.send(m.Bye(printable(reason)[:REASON_LIMIT])))
+            # Closing while there is something left to read would reset what the server has not read yet.
+            for _ in range(READS):
+                if not link.read():
+                    break
+        except (LinkError, TrustError):
+            pass
+        link.hang_up()
+        link.close()

@@ -1,0 +1,138 @@
+"""The task of a manager: what is to be launched, where, and what the server must be able to do for it.
+
+Responsible for what several settings mean together. The invariant: a task can be said in one `launch`, so what is
+wrong with a command line or a configuration file is told before anything is connected.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cmapp.core import checks, messages
+from cmapp.core.messages import Launch, Refusal
+from cmapp.core.outcome import NotStarted, Refused
+from cmapp.core.record import Record
+from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanRules, Probe, ReadyRules, StopRules
+from cmapp.core.wire import encode
+from cmapp.errors import LocalProtocolError, SettingsError
+from cmapp.host.values import OutputTo, ready_rules
+from cmapp.net.address import Address, parse_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cmapp.host.settings import Settings
+
+LAUNCH_ID = 2  # after hello
+_FOUND = {  # the refusals of a launch that mean that the command never ran, and whether it was found
+    Refusal.NOT_FOUND: False,
+    Refusal.NOT_EXECUTABLE: True,
+    Refusal.NO_SUCH_USER: True,
+    Refusal.NO_SUCH_DIRECTORY: True,
+    Refusal.NOT_PERMITTED: True,
+}
+
+
+class Task(Record):
+    """What to launch and where: `guest` is who must answer, `address` where it is called."""
+
+    guest: Address
+    address: Address
+    launch: Launch
+
+
+def task_of(settings: Settings, guest: str, command: Sequence[str], run_id: str) -> Task:
+    """Return the task that `guest` and `command` of the command line mean; raises SettingsError."""
+    if not command:
+        raise SettingsError("there is no command: end the command line with -- COMMAND [ARG...]")
+    who = parse_address(guest)
+    name = settings.name or command[0].rpartition("/")[2]
+    try:
+        checks.name(name)
+    except ValueError as error:
+        raise SettingsError(
+            f"{name!r}, from the command, cannot name an application: it {error}; give --name"
+        ) from None
+    _check_together(settings)
+    try:
+        launch = _launch(settings, name, command, run_id)
+        encode(launch)
+    except ValueError as error:
+        raise SettingsError(f"the command cannot be launched: {error}") from None
+    except LocalProtocolError as error:
+        raise SettingsError(f"the command and its environment are too long: {error}") from None
+    address = parse_address(settings.address, default_port=who.port) if settings.address else who
+    return Task(who, address, launch)
+
+
+def lacking(launch: Launch, features: Sequence[str]) -> list[str]:
+    """Return which features `launch` needs that a server with `features` does not have."""
+    attaches = launch.on_existing is OnExisting.ATTACH or launch.takeover
+    needs = {
+        "attach": attaches,
+        "health": launch.health is not None or launch.watchdog is not None,
+        "kinds": launch.kind is not Kind.SIMPLE,
+        "limits": bool(launch.limits),
+        "orphans": launch.orphan != OrphanRules(),
+        "readiness": launch.ready is not None,
+    }
+    return [feature for feature, needed in needs.items() if needed and feature not in features]
+
+
+def meaning_of(refused: messages.Refused) -> NotStarted | Refused:
+    """Return what is concluded from a refusal: that the command could not be started, or that we were turned away."""
+    if refused.id == LAUNCH_ID and refused.code in _FOUND:
+        return NotStarted(_FOUND[refused.code], refused.text)
+    return Refused(refused.code, f"{refused.text} ({refused.code})")
+
+
+def new_run_id() -> str:
+    """Return a random UUID, which is version 4."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse settings that contradict each other."""
+    if settings.pid_file and settings.type is not Kind.FORKING:
+        raise SettingsError("--pid-file is of use with --type forking only: another type knows its main process")
+
+
+def _launch(settings: Settings, name: str, command: Sequence[str], run_id: str) -> Launch:
+    """Return the launch; raises ValueError if it cannot be said."""
+    health = settings.health_command and HealthRules(
+        settings.health_command, settings.health_interval, settings.health_timeout, settings.health_retries
+    )
+    return Launch(
+        LAUNCH_ID,
+        name,
+        run_id,
+        tuple(command),
+        user=settings.user,
+        group=settings.group,
+        cwd=settings.cwd,
+        env=settings.env,
+        umask=settings.umask,
+        limits=settings.limit,
+        kind=settings.type,
+        pid_file=settings.pid_file,
+        stop=StopRules(settings.stop_signal, settings.stop_timeout, settings.stop_command),
+        orphan=OrphanRules(settings.orphan_timeout, settings.orphan_action),
+        ready=_ready(settings),
+        health=health or None,
+        watchdog=settings.watchdog_timeout,
+        on_existing=settings.on_existing,
+        takeover=settings.takeover,
+        output=settings.output is not OutputTo.NONE,
+    )
+
+
+def _ready(settings: Settings) -> ReadyRules | None:
+    """Return the rules of readiness; an application of type notify says so by itself."""
+    if settings.ready:
+        return ready_rules(settings.ready, settings.ready_timeout)
+    if settings.type is Kind.NOTIFY:
+        return ReadyRules(Probe.NOTIFY, timeout=settings.ready_timeout)
+    return None
