@@ -83,7 +83,7 @@ class Executions:
         """Play the trampoline, which got its `go`: the server may be dead by now, or stand still."""
         kernel = self._world.kernel
         if kernel.frozen:
-            self._world.timeline.after(EXECUTING, self._execute, process)
+            kernel.postpone(self._execute, process)
         elif not process.alive or any(number == KILL for _, number in process.signals):
             return
         elif process.behaviour.refused:

@@ -203,7 +203,7 @@ class Judge:
         self.judge_receipt(receipt, truth)
         safe = truth.safe is None or truth.safe == plain(receipt)
         self.expect(safe, "P2", f"the receipt of {called} that is kept is {truth.safe}, and {receipt} is told")
-        same = truth.told in (None, receipt) or truth.doubtful
+        same = truth.told in (None, receipt) or truth.doubtful or truth.forgotten
         self.expect(same, "P2", f"the receipt of {called} changed for no reason: {truth.told}, {receipt}")
         truth.told = receipt
 

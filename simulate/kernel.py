@@ -130,7 +130,7 @@ class Kernel:
     def end(self, process: Process, outcome: Outcome) -> None:
         """End it now, or when the guest thaws."""
         if self.frozen:
-            self._later.append((self.end, (process, outcome)))
+            self.postpone(self.end, process, outcome)
             return
         if not process.alive:
             return
@@ -145,6 +145,10 @@ class Kernel:
         watchers, process.watchers = process.watchers, []
         for watcher in watchers:
             watcher(process)
+
+    def postpone(self, act: Callable[..., None], *values: object) -> None:
+        """Have something happen when the guest thaws."""
+        self._later.append((act, values))
 
     def signal(self, process: Process, number: int) -> None:
         """Send it a signal."""
