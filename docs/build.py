@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmapp.core import lifecycle, pursuit, session
+from cmapp.core import checkup, course, lifecycle, session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,28 +26,30 @@ PART = re.compile(r"(?P<open>^<!-- drawn: (?P<name>\S+) -->\n).*?(?P<close>^<!--
 def mermaid(table: Mapping[tuple[Any, Any], Any]) -> str:
     """Return the state diagram of a machine, with one arrow for all events that do the same.
 
-    An entry of the table is the next state, or that and the actions, or None for what cannot happen.
+    An entry of the table is the next state, or that and the actions, or None for what cannot happen. Of a machine
+    with actions, an event that changes nothing and has nothing done is not drawn: it came too late, or too early.
     """
     arrows: dict[tuple[Any, Any, tuple[Any, ...]], list[str]] = defaultdict(list)
     for (state, event), entry in table.items():
         if entry is not None:
             target, actions = entry if isinstance(entry, tuple) else (entry, ())
+            if isinstance(entry, tuple) and state is target and not actions:
+                continue
             arrows[state, target, actions].append(event.value)
-    first, event = next(iter(table))
-    every = len(type(event).__members__)
+    first = next(iter(table))[0]
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}"]
     for (state, target, actions), events in arrows.items():
         done = f" / {', '.join(action.value for action in actions)}" if actions else ""
-        said = ", ".join(events) if len(events) < every else "anything"
-        lines.append(f"    {state.value} --> {target.value}: {said}{done}")
+        lines.append(f"    {state.value} --> {target.value}: {', '.join(events)}{done}")
     left = {state for state, target, _ in arrows if state is not target}
     lines += [f"    {state.value} --> [*]" for state in type(first) if state not in left]
     return "\n".join([*lines, "```", ""])
 
 
 PARTS = {
+    "checkup": mermaid(checkup.TABLE),
     "lifecycle": mermaid(lifecycle.TABLE),
-    "pursuit": mermaid(pursuit.TABLE),
+    "pursuit": mermaid(course.TABLE),
     "session": mermaid(session.TABLE),
 }
 

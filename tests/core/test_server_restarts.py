@@ -14,6 +14,7 @@ from cmapp.core.checks import build
 from cmapp.core.lifecycle import Action, Event, State
 from cmapp.core.outcome import FAULTS, Exited, Outcome, Reason, Receipt, Signaled, Unknown
 from cmapp.core.roster import Roster
+from cmapp.core.run import RETURN_LEAST
 from cmapp.core.wire import plain
 from tests.core.charge_stories import (
     cannot_be_started,
@@ -201,14 +202,43 @@ def test_held_run_is_held_by_the_next_server() -> None:
 
 
 def test_names_are_taken_while_the_run_of_a_server_before_lives() -> None:
-    """A new run does not begin beside one that an earlier server launched."""
+    """A new run does not begin beside one that an earlier server launched, and waits for that one's manager first."""
     bed = story()
     bed.restart()
     bed.connect("new", manager="host2")
     assert bed.launch("new", 2) == ""
+    bed.wait(RETURN_LEAST - 0.1)
+    assert bed.run(1).reason is Reason.ITSELF
+    bed.wait(0.1)
     assert bed.run(1).reason is Reason.REPLACED
     bed.end(1)
     assert bed.hears("new") == "launched 2"
+
+
+@pytest.mark.parametrize("after", [0.0, 5.0, RETURN_LEAST - 0.1])
+def test_duplicate_does_not_outrun_the_manager_to_a_new_server(after: float) -> None:
+    """Who connects first to a server that was away takes nothing from a manager that comes back at once."""
+    bed = story()
+    bed.restart()
+    bed.connect("new", manager="host2")
+    assert bed.launch("new", 2) == ""
+    bed.wait(after)
+    bed.connect("back")
+    assert bed.launch("back", 1, resume=True) == "launched 1 attached"
+    bed.wait(RETURN_LEAST)
+    bed.answer("back")
+    assert bed.hears("new").startswith("refused name-taken")
+    assert bed.run(1).state is S.RUNNING
+
+
+def test_run_that_was_an_orphan_already_is_replaced_at_once() -> None:
+    """Nobody is waited for who was not there when the server went."""
+    bed = story()
+    bed.lose("one")
+    bed.restart()
+    bed.connect("new", manager="host2")
+    bed.launch("new", 2)
+    assert bed.run(1).reason is Reason.REPLACED
 
 
 def test_name_is_the_living_runs() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+import cmapp
 from cmapp.core.options import options_of
 from cmapp.guest import settings as guest
 from cmapp.host import settings as host
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
-ROWS = re.findall(
-    r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", PAGE.partition("\n## What is bounded\n")[2], re.MULTILINE
-)[2:]
+ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", PAGE.partition("\n## Bounds\n")[2], re.MULTILINE)[
+    1:
+]
 CONSTANTS = [(what, most, *named) for what, most, by in ROWS for named in re.findall(r"`(\w+/\w+)\.py` `(\w+)`", by)]
 OPTIONS = [(what, most, name) for what, most, by in ROWS for name in re.findall(r"`--([a-z-]+)`", by)]
+
+
+PACKAGE = Path(cmapp.__file__).parent
 
 
 @pytest.mark.parametrize(("what", "most", "module", "name"), CONSTANTS, ids=[f"{row[2]}-{row[3]}" for row in CONSTANTS])
@@ -41,6 +46,19 @@ def test_every_row_says_what_sets_it() -> None:
     """A row that names neither a constant nor an option is one of the few that follow from something else."""
     named = {row[0] for row in (*CONSTANTS, *OPTIONS)}
     assert {what for what, _, _ in ROWS} - named == {"launches that wait for a name", "silence of a manager"}
+
+
+def test_every_limit_is_in_the_table() -> None:
+    """What the code calls a limit is told: a constant whose name ends so."""
+    called = {
+        (str(path.relative_to(PACKAGE).with_suffix("")), target.id)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and re.fullmatch(r"([A-Z]+_)*LIMIT", target.id)
+    }
+    assert called <= {(module, name) for _, _, module, name in CONSTANTS}
 
 
 def numbers(text: str) -> set[str]:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import cmapp
+
+PACKAGE = Path(cmapp.__file__).parent
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -19,6 +22,19 @@ def test_drawn_parts_are_current() -> None:
         [sys.executable, ROOT / "docs" / "build.py", "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_house_has_every_module() -> None:
+    """The plan of the house in docs/architecture.md names each module, in its room, and no other."""
+    plan = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    rooms = re.split(r"^ {2}(\w+)/ ", plan.partition("\ntests/")[0], flags=re.MULTILINE)
+    told = {
+        (room, name)
+        for room, text in zip(rooms[1::2], rooms[2::2], strict=True)
+        for name in re.findall(r"\w+\.py", text)
+    }
+    there = {(path.parent.name, path.name) for path in PACKAGE.glob("*/*.py") if path.name != "__init__.py"}
+    assert told == there
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The house: imports go down only, the core is pure, only the commands exit, and the daemons are light."""
+"""The house: imports go down only, the core is pure, one thread, only the commands exit, and the daemons are light."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ SOURCES = {
     for path in PACKAGE.rglob("*.py")
 }
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+ROOT = Path(__file__).parents[2]
 
 BELOW_NET = {"cmapp", "cmapp.errors", "cmapp.core", "cmapp.net"}
 BELOW = {  # what a room may import beside itself
@@ -35,9 +36,10 @@ BELOW = {  # what a room may import beside itself
     "cmapp.cluster": BELOW_NET,
     "cmapp.cli": BELOW_NET | {"cmapp.guest", "cmapp.host", "cmapp.keys", "cmapp.cluster"},
 }
-PURE = {"__future__", "binascii", "enum", "json"}
+PURE = {"__future__", "binascii", "enum", "heapq", "json", "math"}
 WORLDLY = {"open", "print", "input", "exec", "eval", "__import__"}
 EXITS = {"sys.exit", "os._exit", "os.abort", "SystemExit", "exit", "quit"}
+THREADS = {"threading", "_thread", "concurrent", "multiprocessing", "run_in_executor", "to_thread"}
 PROGRAMS = {"cmapp.cli", "cmapp.guest.trampoline"}  # the trampoline is a process of its own, never imported
 SLOW = {
     "asyncio",
@@ -62,6 +64,12 @@ class Running(ast.NodeTransformer):
 def tree(module: str) -> ast.AST:
     """Parse a module of ours."""
     return ast.parse(SOURCES[module].read_text())
+
+
+def of_ours(folder: str) -> set[str]:
+    """Return the rooms of the package that the modules of a folder beside it import."""
+    parsed = [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+    return {room(name) for each in parsed for name in imported(each) if name.partition(".")[0] == "cmapp"}
 
 
 def imported(parsed: ast.AST) -> Iterator[str]:
@@ -122,6 +130,29 @@ def test_only_the_commands_exit(module: str) -> None:
         f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert not used & EXITS
+
+
+def test_only_the_disk_has_a_thread() -> None:
+    """Nothing has to be locked elsewhere, and a manager has no thread at all."""
+    found = {
+        module
+        for module in SOURCES
+        for node in ast.walk(tree(module))
+        if (isinstance(node, ast.Attribute) and node.attr in THREADS)
+        or (isinstance(node, ast.Name) and node.id in THREADS)
+    }
+    found |= {module for module in SOURCES if {name.partition(".")[0] for name in imported(tree(module))} & THREADS}
+    assert found == {"cmapp.guest.disk"}
+
+
+def test_chaos_judges_by_its_own_eyes() -> None:
+    """What holds the applications' books against what was told shares no code, and so no defect, with the package."""
+    assert not of_ours("chaos")
+
+
+def test_the_simulation_plays_the_core_alone() -> None:
+    """The invented world meets the decisions, and nothing that could touch the real one."""
+    assert of_ours("simulate") == {"cmapp.core", "cmapp.errors"}
 
 
 @pytest.mark.parametrize("command", ["cmappmgr", "cmappserver"])

@@ -1,4 +1,4 @@
-"""Every option of every command stands in the installed man page, with its default."""
+"""Every option of every command stands in the installed man page, with its default; what pages name is an option."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 MANUALS = Path(sysconfig.get_path("data")) / "share" / "man"
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "reliability.md", ROOT / "docs" / "operations.md"]
+SECTIONS = {"cmapp": 1, "cmappmgr": 1, "cmappserver": 8}
 WIDE = "1000"  # columns, so that nothing is broken across lines
 
 
@@ -43,7 +46,7 @@ def options(text: str) -> Iterator[tuple[list[str], str]]:
 
 
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="needs mandoc")
-@pytest.mark.parametrize(("command", "section"), [("cmapp", 1), ("cmappmgr", 1), ("cmappserver", 8)])
+@pytest.mark.parametrize(("command", "section"), SECTIONS.items())
 def test_options_are_in_the_manual(command: str, section: int) -> None:
     """A user who reads the manual finds what `--help` offers, and what happens without it."""
     manual = said("mandoc", "-T", "ascii", "-O", f"width={WIDE}", MANUALS / f"man{section}" / f"{command}.{section}")
@@ -56,3 +59,18 @@ def test_options_are_in_the_manual(command: str, section: int) -> None:
             if not any(set(names) <= set(there) and wanted in what for there, what in told):
                 missing.append(f"{' '.join(names)} {wanted}")
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_options_that_there_are(page: Path) -> None:
+    """What is quoted as an option is one of some command's."""
+    there = {
+        name
+        for command in SECTIONS
+        for text in helps(SCRIPTS / command)
+        for names, _ in options(text)
+        for name in names
+    }
+    told = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text()))
+    assert told
+    assert told <= there

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cmapp.core import checks, messages, outcome, session, wire
+from cmapp.core import checks, messages, outcome, rules, session, wire
 from cmapp.core.messages import FROM_MANAGER, FROM_SERVER, Message, Unrecognized
 from cmapp.core.session import Role, Session
 from cmapp.errors import LocalProtocolError, RemoteProtocolError
+from cmapp.guest.connection import FEATURES
 
 if TYPE_CHECKING:
     from cmapp.core.record import Record
@@ -25,7 +26,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 TRANSCRIPTS = re.findall(r"^(.+):\n\n```transcript\n((?:[<>] .*\n)+)```$", PAGE, re.MULTILINE)
 
 OBJECTS: dict[str, type[Record]] = {
-    "stop rules": messages.StopRules,
+    "stop rules": rules.StopRules,
+    "orphan rules": rules.OrphanRules,
+    "ready rules": rules.ReadyRules,
+    "health rules": rules.HealthRules,
     "run report": messages.RunReport,
     "receipt": outcome.Receipt,
     "exited (outcome)": outcome.Exited,
@@ -56,7 +60,14 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "UUID": ([A_UUID], [A_UUID.upper(), A_UUID[:-1], A_UUID.replace("-", ""), "", None]),
     "base64": (["", "b25lCg=="], ["b25lCg", "b25l Cg==", "A" * 4 * (checks.BLOB_LIMIT // 3 + 1), 1, None]),
     "variables": ([{}, {"A": "b=c", "a b": ""}], [{"": "x"}, {"A=": "x"}, {"A": 1}, [], None]),
+    "limits": (
+        [{}, {"nofile": [1, 2]}, {"core": [0, -1]}, {"pids": [-1, -1]}],
+        [{"files": [1, 2]}, {"cpu": [2, 1]}, {"cpu": [-1, 1]}, {"cpu": 1}, {"cpu": [-2, 1]}, [], None],
+    ),
     "stop rules": ([{}, {"signal": 9}, {"new": 1}], [{"signal": 0}, [], None]),
+    "orphan rules": ([{}, {"action": "keep"}], [{"timeout": -1}, {"action": "kill"}, None]),
+    "ready rules": ([{"probe": "tcp"}], [{}, {"probe": "ping"}, []]),
+    "health rules": ([{"command": ["x"]}], [{}, {"command": []}, {"command": ["x"], "retries": 0}, []]),
     "run report": ([A_RUN, {**A_RUN, "pid": 7}], [{}, {**A_RUN, "state": "odd"}, None]),
     "receipt": ([A_RECEIPT], [{}, {**A_RECEIPT, "outcome": {}}, None]),
     "outcome": (
@@ -181,9 +192,35 @@ def test_transcripts_end_alike_for_both() -> None:
 
 
 def test_transcripts_show_every_message_that_this_server_says() -> None:
-    """A reader finds an example of each message, but for the few that this server never says or grants."""
+    """A reader finds an example of each message."""
     said = {json.loads(line[2:])["type"] for _, text in TRANSCRIPTS for line in text.splitlines()}
-    assert said >= (FROM_MANAGER.keys() | FROM_SERVER.keys()) - {"ready", "detach"}
+    assert said >= FROM_MANAGER.keys() | FROM_SERVER.keys()
+
+
+def test_transcripts_show_every_field_of_a_launch() -> None:
+    """A reader finds an example of each thing that a launch may ask for, but for those that are plain text."""
+    said = [json.loads(line[2:]) for _, text in TRANSCRIPTS for line in text.splitlines()]
+    shown = {key for line in said if line["type"] == "launch" for key in line}
+    assert messages.Launch.fields().keys() - shown == {"group", "cwd", "kind", "pid_file", "stderr_from"}
+
+
+@pytest.mark.parametrize("kind", [rules.Kind, rules.OnExisting, rules.Probe, outcome.Reason, messages.Phase])
+def test_every_word_is_explained(kind: Any) -> None:
+    """Each word that a field may hold stands in the page in its own type face."""
+    assert not {word.value for word in kind if f"`{word.value}`" not in PAGE}
+
+
+def test_limits_of_a_launch_are_all_named() -> None:
+    """A reader finds the name of every resource that can be limited."""
+    assert not {name for name in checks.LIMITS if f"`{name}`" not in section("launch", 3)}
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    """Every link to a heading of the page leads to one; a heading that stands twice is numbered."""
+    titles = [re.sub(r"[^a-z0-9 -]", "", title.lower()) for title in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)]
+    slugs = [title.replace(" ", "-") for title in titles]
+    places = {f"{slug}-{slugs[:at].count(slug)}".removesuffix("-0") for at, slug in enumerate(slugs)}
+    assert not set(re.findall(r"\]\(#([^)]+)\)", PAGE)) - places
 
 
 # ---- messages ----------------------------------------------------------------------------------------------
@@ -216,7 +253,7 @@ def _said(kind: type[Record], name: str) -> str | None:
     default = kind.fields()[name].default
     if type(default) is object:
         return None
-    return json.dumps(wire._plain(default))
+    return json.dumps(wire.plain(default))
 
 
 @pytest.mark.parametrize(
@@ -269,3 +306,10 @@ def test_versions_are_told() -> None:
     """The page is about the versions that the code speaks."""
     assert f"There is one version so far: {messages.VERSIONS[0]}." in " ".join(PAGE.split())
     assert len(messages.VERSIONS) == 1
+
+
+def test_features_are_those_that_the_server_names() -> None:
+    """The table has every feature, and the transcripts show them as the server says them."""
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", section("Versions"), re.MULTILINE)) == FEATURES
+    said = [json.loads(line[2:]) for _, text in TRANSCRIPTS for line in text.splitlines()]
+    assert {tuple(line["features"]) for line in said if line["type"] == "welcome"} == {FEATURES}

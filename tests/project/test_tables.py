@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from cmapp.core import lifecycle, pursuit, session
+from cmapp.core import checkup, lifecycle, pursuit, session
 
-machines = pytest.mark.parametrize("machine", [lifecycle, pursuit, session], ids=lambda machine: machine.__name__)
+machines = pytest.mark.parametrize(
+    "machine", [checkup, lifecycle, pursuit, session], ids=lambda machine: machine.__name__
+)
 
 
 @machines

@@ -7,14 +7,15 @@ that has to go unacknowledged is told of.
 
 from __future__ import annotations
 
+from cmapp.core.outcome import Reason, Receipt, Unknown
 from cmapp.core.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from cmapp.core.outcome import Receipt
 
+DAMAGED = "its record is damaged"
 EXPIRED_AT_ONCE = 100  # receipts that are dropped at one look: they are removed from the disk one by one
 
 
@@ -34,6 +35,7 @@ class Archive:
         """Keep those that were acknowledged for `retention` seconds of the wall's clock."""
         self.limit = limit
         self.retention = retention
+        self.damaged: set[str] = set()  # run ids that were used, and of whose runs nothing is known
         self._kept: dict[str, Kept] = {}
         self._acknowledged: dict[str, float] = {}
 
@@ -41,8 +43,11 @@ class Archive:
         """Return how many wait for their acknowledgement."""
         return len(self._kept) - len(self._acknowledged)
 
-    def find(self, run_id: str) -> Kept | None:
-        """Return what is kept of that run."""
+    def find(self, run_id: str, name: str = "") -> Kept | None:
+        """Return what is kept of that run, also that nothing is known of it but that it was one of `name`."""
+        if run_id in self.damaged and name:
+            receipt = Receipt(name, run_id, Unknown(DAMAGED), Reason.ITSELF, started=0.0, ended=0.0, lasted=0.0)
+            return Kept("", receipt, 0)
         return self._kept.get(run_id)
 
     def keep(self, manager: str, receipt: Receipt, pid: int, acknowledged: float | None = None) -> Kept | None:
@@ -57,7 +62,8 @@ class Archive:
 
     def give(self, run_id: str, manager: str) -> None:
         """Let the manager that it was told to acknowledge it."""
-        self._kept[run_id] = self._kept[run_id].replace(manager=manager)
+        if run_id in self._kept:
+            self._kept[run_id] = self._kept[run_id].replace(manager=manager)
 
     def acknowledge(self, manager: str, run_id: str, wall: float) -> bool:
         """Take note of an acknowledgement; return whether it was `manager`'s to give, and new."""

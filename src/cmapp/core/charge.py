@@ -6,6 +6,8 @@ the same. The invariant: what is not in the facts is not known, and is never mad
 
 from __future__ import annotations
 
+import math
+
 from cmapp.core.checks import build
 from cmapp.core.ledger import FORMAT
 from cmapp.core.lifecycle import State
@@ -34,6 +36,7 @@ class Charge:
         "alarm",
         "attached",
         "detached",
+        "expected",
         "facts",
         "launch",
         "launch_id",
@@ -61,6 +64,7 @@ class Charge:
         self.attached = False
         self.detached = False
         self.orphaned: float | None = None
+        self.expected = -math.inf  # until when its manager may yet come back to a server that was away itself
         self.alarm: float | None = None  # when the clock will be looked at for it, at the latest
         self.starting = True
         self.sure = True
@@ -177,4 +181,5 @@ class Facts:
             return State.CLEARING
         if "stopping" in self._facts:
             return State.KILLING if self._facts.get("forced") else State.STOPPING
-        return State.RUNNING if self._facts.get("ready") else State.READYING
+        came_up = self._facts.get("ready") or (self._facts.get("moved") and self.launch.ready is None)
+        return State.RUNNING if came_up else State.READYING

@@ -8,15 +8,17 @@ free only when nothing of its run is left.
 from __future__ import annotations
 
 import heapq
+import math
 
 from cmapp.core import effects as do
 from cmapp.core import messages as m
+from cmapp.core.archive import DAMAGED
 from cmapp.core.charge import Charge
 from cmapp.core.duration import format_duration
 from cmapp.core.lifecycle import Action, Event
 from cmapp.core.outcome import describe
 from cmapp.core.rules import OrphanAction
-from cmapp.core.run import Run
+from cmapp.core.run import RETURN_LEAST, Run
 from cmapp.core.wire import plain
 
 TYPE_CHECKING = False
@@ -67,7 +69,7 @@ class Custody:
             del self.links[charge.link]
             self.dismiss(charge.link, f"manager {manager} watches {charge.launch.name} from here on")
         charge.owner, charge.link, charge.manager = peer, link, manager
-        charge.detached, charge.orphaned = False, None
+        charge.detached, charge.orphaned, charge.expected = False, None, -math.inf
         self.links[link] = charge
         charge.run.found()
         self.write(charge, {"orphaned": None, "detached": False, "manager": manager})
@@ -141,7 +143,7 @@ class Custody:
     def move(self, charge: Charge, pid: int, start: int) -> None:
         """Take note that another process is the main one of a run."""
         charge.pid, charge.start = pid, start
-        self.write(charge, {"pid": pid, "start": start})
+        self.write(charge, {"pid": pid, "start": start, "moved": True})
 
     def fail(self, charge: Charge, refusal: tuple[str, str]) -> None:
         """Give up a run for which there is not even a process."""
@@ -185,7 +187,7 @@ class Custody:
         if facts.receipt is not None:
             self._keep(facts.manager, facts.receipt, facts.pid, facts.acknowledged)
         elif charge.orphaned is None and not charge.detached:
-            charge.orphaned = now
+            charge.orphaned, charge.expected = now, now + RETURN_LEAST
             self.write(charge, {"orphaned": now})
         self._done.append(do.Adopt(charge.run_id, facts.launch, charge.pid, charge.start, facts.where))
         self.alarm(charge)
@@ -194,7 +196,7 @@ class Custody:
         """Keep the receipt of a run that is over, or make one if nobody could."""
         receipt, run_id = facts.receipt, facts.launch.run_id
         if receipt is None:
-            receipt = facts.lost(RESTARTED)
+            receipt = facts.lost(DAMAGED if facts.settled else RESTARTED)
             self.log("error", f"{facts.launch.name} (run {run_id}): {describe(receipt)}")
             self._done.append(do.Write(run_id, {"receipt": plain(receipt)}, sync=True))
         self._keep(facts.manager, receipt, facts.pid, facts.acknowledged)

@@ -31,6 +31,20 @@ class Newcomer:
         self.contested = contested
 
 
+class Newcomers(dict[str, "Newcomer"]):
+    """The launches that wait, by the name that they wait for."""
+
+    @property
+    def contested(self) -> list[str]:
+        """The names for which one waits to see whether a manager answers."""
+        return [name for name, newcomer in self.items() if newcomer.contested]
+
+    def withdraw(self, link: Hashable) -> Newcomer | None:
+        """Take back what waits on that link."""
+        name = next((name for name, newcomer in self.items() if newcomer.peer.link == link), None)
+        return None if name is None else self.pop(name)
+
+
 def same(one: Peer, other: Peer | None) -> bool:
     """Tell whether two links are of the same process of a manager."""
     if other is None or not one.instance:

@@ -8,13 +8,15 @@ started at most once, however often it is launched.
 
 from __future__ import annotations
 
+import math
+
 from cmapp.core import effects as do
 from cmapp.core import messages as m
 from cmapp.core.archive import Archive
 from cmapp.core.custody import Custody
 from cmapp.core.lifecycle import Action, Event, State
 from cmapp.core.outcome import Reason, Unknown
-from cmapp.core.peer import Newcomer, Peer, same
+from cmapp.core.peer import Newcomer, Newcomers, Peer, same
 from cmapp.core.rules import OnExisting
 
 TYPE_CHECKING = False
@@ -38,7 +40,7 @@ class Roster:
         self._boot_id = boot_id
         self._custody = Custody(boot_id, self.archive)
         self._peers: dict[Hashable, Peer] = {}
-        self._waiting: dict[str, Newcomer] = {}
+        self._waiting = Newcomers()
         self._closing = False  # launches no more
         self._leaving = False  # decides nothing more: the next server does
 
@@ -48,7 +50,7 @@ class Roster:
         """Let a proven manager in; an earlier link of the same process is dropped, with what may still arrive on it."""
         peer = Peer(link, manager, instance)
         for other in [other for other in self._peers.values() if same(other, peer)]:
-            self._withdraw(other.link)
+            self._waiting.withdraw(other.link)
             del self._peers[other.link]
             charge = self._custody.links.get(other.link)
             if charge is not None:  # nobody is let in for it: its manager is here, and will say so
@@ -69,7 +71,7 @@ class Roster:
 
     def lost(self, link: Hashable, now: float) -> list[Effect]:
         """Take note that the link is gone: its run waits for its manager, what it waited for is forgotten."""
-        self._withdraw(link)
+        self._waiting.withdraw(link)
         peer, charge = self._peers.pop(link, None), self._custody.links.get(link)
         if charge is not None and self._leaving:
             self._custody.unlink(charge)
@@ -97,7 +99,7 @@ class Roster:
         if charge is not None:
             event = Event.KILL_WANTED if stop.kill else Event.STOP_WANTED
             self._custody.step(charge, event, now, reason=Reason.ASKED)
-        elif (newcomer := self._withdraw(link)) is not None:
+        elif (newcomer := self._waiting.withdraw(link)) is not None:
             text = "it was stopped before it was launched"
             self._refuse(newcomer.peer, newcomer.launch, m.Refusal.STOPPED, text)
         return self._custody.take()
@@ -166,20 +168,26 @@ class Roster:
         `trouble` tells of a run id what is known to keep it from being ready.
         """
         self._custody.clock(now, wall, trouble)
+        for holder in [self._custody.names[name] for name in self._waiting.contested]:
+            if holder.link is None and now >= holder.expected:
+                self._decide(holder, now)
         return self._refilled(now, wall)
 
     @property
     def deadline(self) -> float | None:
         """When the clock has to be looked at next, or None; it may turn out that nothing is due."""
-        return self._custody.deadline
+        expected = [self._custody.names[name].expected for name in self._waiting.contested]
+        found = [at for at in (self._custody.deadline, *expected) if at is not None and at > -math.inf]
+        return min(found, default=None)
 
     # ---- the server comes and goes -------------------------------------------------------------------------
 
-    def load(self, files: Iterable[Facts], now: float, wall: float) -> list[Effect]:
-        """Take over what servers before this one have left: receipts, runs that may live, runs that are lost."""
+    def load(self, files: Iterable[Facts], now: float, wall: float, damaged: Iterable[str] = ()) -> list[Effect]:
+        """Take over what servers before this one have left: receipts, runs that may live, are lost, or `damaged`."""
+        self.archive.damaged.update(damaged)
         # A name is the latest run's, and what was acknowledged first expires first.
         for facts in sorted(files, key=lambda facts: (facts.receipt is None, facts.acknowledged or 0.0, facts.started)):
-            if not facts.pid:  # it was never executed
+            if not facts.pid and not facts.settled:  # it was never executed
                 self._custody.want(do.Forget(facts.launch.run_id))
             elif facts.boot_id == self._boot_id and not facts.settled:
                 self._custody.take_over(facts, now)
@@ -237,7 +245,7 @@ class Roster:
 
     def _admit(self, launch: m.Launch, peer: Peer, now: float, wall: float) -> None:
         """Decide on a launch that came, or that has waited for its name."""
-        charge, kept = self._custody.runs.get(launch.run_id), self.archive.find(launch.run_id)
+        charge, kept = self._custody.runs.get(launch.run_id), self.archive.find(launch.run_id, launch.name)
         if kept is not None and kept.receipt.name == launch.name:
             self._custody.say(peer.link, m.Launched(launch.id, launch.run_id, kept.pid, attached=True))
             self._custody.say(peer.link, m.Exited(kept.receipt))
@@ -271,7 +279,7 @@ class Roster:
         run, taken = holder.run, m.Refusal.NAME_TAKEN
         if not run.alive:
             self._wait(launch, peer, holder, contested=False)
-        elif holder.link is not None and not launch.takeover:
+        elif (holder.link is not None or now < holder.expected) and not launch.takeover:
             self._wait(launch, peer, holder, contested=True)
         elif launch.run_id == holder.run_id:
             self._custody.bind(holder, peer, launch.id)
@@ -314,12 +322,6 @@ class Roster:
             if newcomer is not None:
                 self._admit(newcomer.launch, newcomer.peer, now, wall)
         return self._custody.take()
-
-    def _withdraw(self, link: Hashable) -> Newcomer | None:
-        for name, newcomer in self._waiting.items():
-            if newcomer.peer.link == link:
-                return self._waiting.pop(name)
-        return None
 
     def _refuse(self, peer: Peer, launch: m.Launch, code: str, text: str) -> None:
         self._custody.log("warning", f"launch of {launch.name} by manager {peer.manager} refused: {text}")

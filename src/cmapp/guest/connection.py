@@ -60,6 +60,7 @@ class Connection:
         "_fetching",
         "_launch",
         "_offsets",
+        "_passing",
         "_proven",
         "_run_id",
         "_session",
@@ -87,7 +88,7 @@ class Connection:
         self._launch: m.Launch | None = None
         self._run_id = ""
         self._offsets: dict[m.Stream, int] = {}
-        self._fetching = False
+        self._fetching = self._passing = False
         self._silence: float | None = supervisor.settings.handshake_timeout  # until its hello says better
         self._channel = Channel(
             loop,
@@ -104,6 +105,11 @@ class Connection:
         """Tell whether the manager has been silent for longer than it said it would ever be."""
         return self._silence is not None and now - self.heard > self._silence and not self._channel.ending
 
+    @property
+    def concluding(self) -> bool:
+        """Whether the manager was told its end, and has yet to say that it recorded it."""
+        return self._session.state is State.ENDED
+
     def say(self, message: m.Message) -> None:
         """Say a message, unless the link is being closed; before the end of the run, what it wrote last."""
         if isinstance(message, m.Exited):
@@ -118,16 +124,21 @@ class Connection:
 
     def pass_output(self) -> None:
         """Send what the run has written and the manager has not got yet, as far as there is room for it."""
+        if self._passing:
+            return
+        self._passing = True
         for stream, capture in self._captures():
             while self._wants(stream, capture, OUTPUT_LIMIT) and not self._fetching:
                 self._fetching = True
                 capture.fetch(self._offsets[stream], m.OUTPUT_CHUNK, partial(self._fetched, stream))
+        self._passing = False
 
     def _fetched(self, stream: m.Stream, begin: int, data: bytes) -> None:
         """Send what came from memory, at once, or from the disk, later."""
         self._fetching = False
         if begin >= self._offsets[stream]:
             self._send_output(stream, begin, data)
+        self.pass_output()
 
     def _pass_last_output(self) -> None:
         """Send what there is room for, though it is the disk that has it, and tell the rest as dropped."""

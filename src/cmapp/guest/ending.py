@@ -55,8 +55,8 @@ class Ending:
         self._care.stop(process.main.pid if process is not None else 0, self._on_stop_command)
 
     def signal_tree(self, process: Process | None) -> None:
-        """Send the stop signal to the main process's group; to all, if a daemon has left its group."""
-        if process is None or process.main.pid != process.pid:
+        """Send the stop signal to the main process's group; to all, if that is a daemon, which leads none."""
+        if process is None or not process.leads_its_group:
             self.signal_rest()
         else:
             process.signal_group(self._launch.stop.signal)

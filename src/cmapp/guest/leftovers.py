@@ -6,6 +6,7 @@ The invariant: the output of a run stays until its end was acknowledged, and not
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from cmapp.core.messages import Launch, Stream
+    from cmapp.guest.containment import Tree
     from cmapp.guest.output import Capture
     from cmapp.guest.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
+END_TRIES, END_PAUSE = 200, 0.01  # seconds that what is killed at the start is waited for
 TIDY_TRIES, TIDY_PAUSE = 10, 0.005  # seconds: a cgroup can be removed a moment after it is empty
 
 
@@ -45,15 +48,21 @@ class Leftovers:
         for capture in self._captures.pop(run_id, {}).values():
             capture.remove()
 
-    def clear_up(self, known: AbstractSet[str], waiting: Iterable[Launch]) -> None:
-        """After a restart: keep the output of runs whose receipts are `waiting`, end and remove what is not `known`."""
+    def clear_up(self, here: AbstractSet[str], unusable: AbstractSet[str], waiting: Iterable[Launch]) -> None:
+        """After a restart, end and remove what is left of runs that are not `here`, nor left alone as `unusable`.
+
+        The output of those whose receipts are `waiting` is kept.
+        """
+        known = here | unusable
         for launch in waiting:
-            self.keep(launch.run_id, open_output(self._around, launch, live=False))
+            if launch.run_id not in here:
+                self.keep(launch.run_id, open_output(self._around, launch, live=False))
         for run_id in self._around.containment.strays():
             if run_id not in known:
                 log.warning("processes of run %s are left, which is over: they are killed", run_id)
                 tree = self._around.containment.found(run_id)
                 tree.kill()
+                _await_end(tree)
                 tree.remove()
         try:
             sweep(self._around.settings.state_dir, known)
@@ -67,3 +76,18 @@ class Leftovers:
             if self._around.containment.tidy():
                 return
             time.sleep(TIDY_PAUSE)
+
+
+def _await_end(tree: Tree) -> None:
+    """Wait until nobody is left, bounded: nobody is served yet, and their names are not known."""
+    for _ in range(END_TRIES):
+        try:
+            left = tree.survivors()
+        except OSError:
+            left = None
+        for pidfd in left or ():
+            os.close(pidfd)
+        if left == []:
+            return
+        time.sleep(END_PAUSE)
+    log.error("what is left of a run that is over does not end, and is waited for no longer")

@@ -80,7 +80,7 @@ class Capture:
 
     def tail(self, limit: int) -> tuple[int, bytes]:
         """Return the last `limit` bytes that are kept, and the offset in the stream at which they begin."""
-        data = self._kept[-self._keep :][-limit:] if limit else b""
+        data = (self._kept or self._recall())[-self._keep :][-limit:] if limit else b""
         return self.total - len(data), data
 
     def since(self, offset: int, most: int) -> tuple[int, bytes]:

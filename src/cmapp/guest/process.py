@@ -106,6 +106,12 @@ class Process:
         return self.main.pidfd
 
     @property
+    def leads_its_group(self) -> bool:
+        """Whether the main process is the leader of a group, so that the group is the application's own."""
+        found = proc.stat(self.main.pid)
+        return self.main.pid == self.pid and (found is None or found.group == self.pid)
+
+    @property
     def has_ended(self) -> bool:
         """Whether the main process has ended, which `outcome` may not be able to tell yet how."""
         return pidfd.has_ended(self.main.pidfd)

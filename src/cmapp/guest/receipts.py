@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cmapp.core import checks
-from cmapp.guest.runfile import FILE_LIMIT, FOLDERS, NEW, RECEIPTS, RunFile, attempt
+from cmapp.guest.runfile import FILE_LIMIT, FOLDERS, NEW, RECEIPTS, TORN, RunFile, attempt
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,6 +51,7 @@ class Receipts:
     """The files of all runs in `folder`, the state folder; all methods are called on the disk's loop."""
 
     def __init__(self, disk: Disk, folder: str) -> None:
+        self.unusable: set[str] = set()
         self._disk = disk
         self._folder = folder
         self._runs: dict[str, _Run] = {}
@@ -66,15 +67,21 @@ class Receipts:
     def load(self) -> list[tuple[str, bytes]]:
         """Return the run id and content of every file that can be used, by run id; at the server's start only.
 
-        What cannot be read, is damaged, or is of a newer version is told in the log.
+        What cannot be read, is damaged, or is of a newer version is told in the log; of which runs nothing is known
+        for that is in `unusable`.
         """
         found: dict[str, tuple[RunFile, bytes]] = {}
         for folder in FOLDERS:
-            for run_id in _names(os.path.join(self._folder, folder)):
+            names, torn = _names(os.path.join(self._folder, folder))
+            self.unusable |= torn
+            for run_id in names:
                 file = RunFile(self._folder, run_id, ended=folder == RECEIPTS)
                 content = file.read()
-                if content is not None:
+                if content is None:
+                    self.unusable.add(run_id)
+                else:
                     found[run_id] = _better(found.get(run_id), (file, content))
+        self.unusable -= found.keys()
         self._runs = {run_id: _Run(file) for run_id, (file, _) in sorted(found.items())}
         return [(run_id, found[run_id][1]) for run_id in self._runs]
 
@@ -237,22 +244,28 @@ class Receipts:
 # ---- at the start --------------------------------------------------------------------------------------------
 
 
-def _names(folder: str) -> list[str]:
-    """Return the run ids of the files in a folder; what was never finished is removed."""
+def _names(folder: str) -> tuple[list[str], set[str]]:
+    """Return the run ids of the files in a folder, and of those put aside; what was never finished is removed."""
     try:
         os.makedirs(folder, 0o700, exist_ok=True)
         names = sorted(os.listdir(folder))
     except OSError as error:
         log.error("%s cannot be used: %s", folder, error.strerror)
-        return []
-    found = []
+        return [], set()
+    found, aside = [], set()
     for name in names:
+        if name.endswith(NEW):
+            attempt(os.unlink, os.path.join(folder, name))
+            continue
         try:
-            found.append(checks.uuid(name))
+            run_id = checks.uuid(name.removesuffix(TORN))
         except ValueError:
-            if name.endswith(NEW):
-                attempt(os.unlink, os.path.join(folder, name))
-    return found
+            continue  # it is not ours
+        if name.endswith(TORN):
+            aside.add(run_id)
+        else:
+            found.append(run_id)
+    return found, aside
 
 
 def _better(one: tuple[RunFile, bytes] | None, other: tuple[RunFile, bytes]) -> tuple[RunFile, bytes]:

@@ -101,11 +101,12 @@ class RunFile:
             return None
         self.used, self.room_end = whole(content), len(content)
         if torn or not entries:
-            log.error("%s is damaged: the first %d lines of it are whole, and used", self.path, len(entries))
             self.room_end = self.used
             if not entries:
+                log.error("%s is damaged, nothing of it is whole: how that run ended is not known", self.path)
                 attempt(os.rename, self.path, self.path + TORN)
                 return None
+            log.error("%s is damaged: the first %d lines of it are whole, and used", self.path, len(entries))
             attempt(os.truncate, self.path, self.used)
         return content
 

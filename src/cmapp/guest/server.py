@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 SWEEP = 1.0  # seconds between looks at who is late
 HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
+PARTING = 1.0  # seconds that a manager has to acknowledge the end that it was told last
 LAST_WRITES = 5.0  # seconds that the disk is waited for at the end
 STARTING_AGAIN = 0.05  # seconds until it is looked again whether every launch is through, before an upgrade
 DESCRIPTORS_EACH = 6  # of a run with its manager: pidfd, two pipes, connection, notification socket, a check
@@ -191,9 +192,14 @@ class Server:
         self._listeners.close()
 
     def _ended(self) -> None:
-        for connection in list(self._connections):
-            connection.dismiss("the server is stopped")
+        """Hang up on all, but give those who were just told an end the time to acknowledge it."""
+        self._dismiss([connection for connection in self._connections if not connection.concluding])
+        self._loop.call_later(PARTING, lambda: self._dismiss(list(self._connections)))
         self._loop.call_soon(self._leave_when_told)
+
+    def _dismiss(self, connections: list[Connection]) -> None:
+        for connection in connections:
+            connection.dismiss("the server is stopped")
 
     def _leave_when_told(self) -> None:
         """Leave once every manager has hung up: each is lingered for, so this is bounded."""

@@ -70,7 +70,7 @@ class Supervisor:
         self._loop = loop
         self._around = Surroundings(loop, disk, containment, settings, descriptors)
         self._around.report_to(self._happened, self._moved, self._beat, self._wrote)
-        self.leaders = self._around.leaders  # whose ends somebody asks for, so that they are not reaped as strangers
+        self.leaders = self._around.leaders
         self._executions: dict[str, Execution] = {}
         self._leftovers = Leftovers(self._around)
         self._effects: deque[Effect] = deque()
@@ -92,11 +92,11 @@ class Supervisor:
                 found.append(Facts(decode(content).entries, settled=self.files.is_settled(run_id)))
             except (ValueError, KeyError, TypeError) as error:
                 log.error("the file of run %s is left alone: %s", run_id, error)
+                self.files.unusable.add(run_id)
         self._around.handed, self._around.stored = dict(handed), stored
-        self._carry_out(self.roster.load(found, time.monotonic(), time.time()))
-        over = [facts.launch for facts in found if facts.launch.run_id not in self._executions]
-        waiting = [launch for launch in over if self.roster.archive.waits(launch.run_id)]
-        self._leftovers.clear_up(self._executions.keys(), waiting)
+        self._carry_out(self.roster.load(found, time.monotonic(), time.time(), self.files.unusable))
+        waiting = [facts.launch for facts in found if self.roster.archive.waits(facts.launch.run_id)]
+        self._leftovers.clear_up(self._executions.keys(), self.files.unusable, waiting)
         for run_id, descriptor in self._around.stored.items():
             fdstore.drop(run_id)
             os.close(descriptor)
