@@ -45,6 +45,7 @@ class Ending:
         self._tell = tell
         self._survivors: list[int] = []
         self._after = SOON
+        self._watching = False
 
     def ask(self, process: Process | None) -> None:
         """Run the stop command; its end, or that there is none, is told."""
@@ -77,7 +78,9 @@ class Ending:
     def watch(self) -> None:
         """Wait until nobody is left; not at once, but in the next turn of the loop, after the end was told."""
         self._care.rest()
-        self._loop.call_soon(self._look)
+        if not self._watching:
+            self._watching = True
+            self._loop.call_soon(self._look)
 
     def complain(self) -> None:
         """Tell that those that are left do not end."""

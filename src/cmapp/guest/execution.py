@@ -51,6 +51,8 @@ class Execution:
         self._around = around
         self.tree = tree
         self.process: Process | None = None
+        self._watching = False
+        self._socket = f"@cmapp/{launch.run_id}"  # no path, which a user other than root could not reach
         self._daemon: Daemon | None = None
         self._again: asyncio.TimerHandle | None = None
         self._trouble: tuple[str, str] | None = None
@@ -66,9 +68,9 @@ class Execution:
         run = cls(around, launch, tree)
         try:
             limit(tree, launch)
-            run.care.listen(run._notify_path)
+            run.care.listen(run._socket)
             run.captures = open_output(around, launch)
-            env = {**launch.env, **tree.env, **run.care.environment(run._notify_path)}
+            env = {**launch.env, **tree.env, **run.care.environment(run._socket)}
             run._watch_for_daemon()
             run._spawn({**plan_of(around, launch), "argv": launch.argv, "env": env})
         except RunError:
@@ -91,7 +93,7 @@ class Execution:
         except RunError as error:
             log.error("%s: %s", run._name, error)
         try:
-            run.care.listen(run._notify_path, handed.get("notices"))
+            run.care.listen(run._socket, handed.get("notices"))
             run.captures = open_output(around, launch)
         except RunError as error:
             log.error("%s: what it says cannot be heard: %s", run._name, error)
@@ -150,10 +152,6 @@ class Execution:
 
     # ---- the start -----------------------------------------------------------------------------------------
 
-    @property
-    def _notify_path(self) -> str:
-        return f"@cmapp/{self.launch.run_id}"  # no path, which a user other than root could not reach
-
     def _watch_for_daemon(self) -> None:
         if self.launch.kind is Kind.FORKING:
             self._daemon = Daemon(
@@ -184,6 +182,7 @@ class Execution:
 
     def _watch_process(self) -> None:
         if self.process is not None:
+            self._watching = True
             self._around.loop.add_reader(self.process.pidfd, self._on_leader)
 
     def _watch_output(self) -> None:
@@ -208,7 +207,7 @@ class Execution:
 
     def _on_leader(self) -> None:
         process, loop = self.process, self._around.loop
-        if process is None:
+        if process is None or not self._watching:  # its end was seen, by one way or another
             return
         outcome = process.outcome()
         if outcome is None:
@@ -217,6 +216,7 @@ class Execution:
                 self._again = loop.call_later(LOOK_AGAIN, self._on_leader)
             return
         loop.remove_reader(process.pidfd)
+        self._watching = False
         if not process.trouble_read:
             self._on_trouble(last=True)  # whoever could say more has ended
         if self._daemon is None or not self._daemon.goes_on(outcome):
