@@ -49,8 +49,15 @@ class Ended(NamedTuple):
 class Caller:
     """One link to the server on `port`; `out` is the output so far, `dropped` what was announced as lost."""
 
-    def __init__(
-        self, port: int, keys: Path, *, guest: str = "vm1", silence: float | None = None, greet: bool = True
+    def __init__(  # noqa: PLR0913 - one for each thing that a manager may say of itself
+        self,
+        port: int,
+        keys: Path,
+        *,
+        guest: str = "vm1",
+        silence: float | None = None,
+        instance: str = "",
+        greet: bool = True,
     ) -> None:
         """Connect, prove ourselves and, unless not to `greet`, say hello."""
         self.out = {stream: bytearray() for stream in m.Stream}
@@ -68,19 +75,19 @@ class Caller:
             while not self.link.handshake():
                 self._wait(deadline)
             if greet:
-                self.welcome = self.ask(m.Welcome, m.Hello, versions=m.VERSIONS, silence=silence)
+                self.welcome = self.ask(m.Welcome, m.Hello, versions=m.VERSIONS, silence=silence, instance=instance)
         except BaseException:
             self.link.close()
             raise
 
     # ---- saying --------------------------------------------------------------------------------------------
 
-    def say(self, kind: type[m.Message], **fields: Any) -> int:
-        """Say a message of `kind`, with an id of its own if it is a request; return the id."""
+    def say(self, message: type[m.Message], /, **fields: Any) -> int:
+        """Say such a message, with an id of its own if it is a request; return the id."""
         number = next(self._ids)
-        if issubclass(kind, m.Request):
+        if issubclass(message, m.Request):
             fields["id"] = number
-        self.send(self._session.send(kind(**fields)))
+        self.send(self._session.send(message(**fields)))
         return number
 
     def send(self, data: bytes) -> None:
@@ -113,9 +120,9 @@ class Caller:
         assert isinstance(message, kind), message
         return message
 
-    def ask(self, answer: type[M], kind: type[m.Message], **fields: Any) -> M:
+    def ask(self, answer: type[M], question: type[m.Message], /, **fields: Any) -> M:
         """Ask for something and return the answer, which must be of the kind `answer`."""
-        number = self.say(kind, **fields)
+        number = self.say(question, **fields)
         message = self.await_(answer)
         assert getattr(message, "id", None) == number
         return message
@@ -134,6 +141,21 @@ class Caller:
         launched = self.await_(m.Launched)
         assert (launched.run_id, launched.attached) == (self.run_id, False)
         return launched.pid
+
+    def attach(self, name: str, run_id: str, **fields: Any) -> m.Launched:
+        """Come back to a run, which is not to be started anew, and return the answer."""
+        # Were it started all the same, it would be this.
+        self.try_to_launch("false", name=name, run_id=run_id, **{"resume": True, **fields})
+        launched = self.await_(m.Launched)
+        assert (launched.run_id, launched.attached) == (run_id, True)
+        return launched
+
+    def resume(self, before: Caller, **fields: Any) -> m.Launched:
+        """Come back to the run of another link, with its output from where that stood."""
+        self.out = {stream: bytearray(out) for stream, out in before.out.items()}
+        self.dropped = dict(before.dropped)
+        begin = {f"{stream.value}_from": len(out) + self.dropped[stream] for stream, out in self.out.items()}
+        return self.attach(before.name, before.run_id, **{"output": True, **begin, **fields})
 
     def refused(self, *argv: str, **fields: Any) -> m.Refused:
         """Ask for a launch that is refused, and return the refusal."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cmapp.keys.authority import issue, make_authority
-from cmapp.keys.keystore import write_authority, write_credential
+from cmapp.keys.keystore import read_authority, write_authority, write_credential
 from cmapp.net.tls import Identity, Role
 from tests.shell.caller import Caller
 from tests.shell.served import DEFECT, Served
@@ -31,12 +31,20 @@ def key_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def other_host(key_folders: Path, tmp_path: Path) -> Path:
+    """Return the key folder of another host, `n2`."""
+    authority = read_authority(key_folders / "authority")
+    other = issue(authority, Identity(Role.HOST, "n2"), days=1, now=datetime.now(UTC))
+    write_credential(tmp_path / "n2", other, authority, force=False)
+    return tmp_path / "n2"
+
+
 @pytest.fixture(scope="session")
 def _shared_server(key_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(tmp_path_factory.mktemp("shared"), key_folders / "guest")
     try:
         yield served
-        served.free()
         served.stop()
     finally:
         served.close()

@@ -35,6 +35,7 @@ SOON = 20.0  # seconds: how long is waited for what should come at once
 WRITE_LIMIT = 64 * 1024 * 1024
 SOURCE = str(Path(cmapp.__file__).parents[1])
 START = f"import sys; sys.path.insert(0, {SOURCE!r}); import cmapp.cli.cmappmgr as command; %s; command.main(%r)"
+FEATURES = ("attach", "health", "kinds", "limits", "orphans", "readiness")
 M = TypeVar("M", bound=m.Message)
 
 
@@ -103,6 +104,8 @@ class Peer:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.link = Link(sock, context, peer="the manager", limit=WRITE_LIMIT)
         self.session = Session(Role.SERVER)
+        self.boot = "boot-1"
+        self.features: tuple[str, ...] = FEATURES
         self._heard: deque[m.Message | m.Unrecognized] = deque()
 
     def shake(self) -> None:
@@ -135,7 +138,7 @@ class Peer:
     def greet(self) -> m.Hello:
         """Hear the hello and answer it."""
         hello = self.hear(m.Hello)
-        self.say(m.Welcome(hello.id, 1, "scripted", "vm1"))
+        self.say(m.Welcome(hello.id, 1, "scripted", "vm1", self.boot, self.features))
         return hello
 
     def launch(self, pid: int = 4711) -> m.Launch:
@@ -145,10 +148,18 @@ class Peer:
         self.say(m.Launched(launch.id, launch.run_id, pid))
         return launch
 
-    def report(self, launch: m.Launch) -> None:
+    def reattach(self, pid: int = 4711) -> m.Launch:
+        """Take back a manager that was here before, and answer the poll that comes with its launch."""
+        self.greet()
+        launch = self.hear(m.Launch)
+        self.say(m.Launched(launch.id, launch.run_id, pid, attached=True))
+        self.report(launch)
+        return launch
+
+    def report(self, launch: m.Launch, phase: m.Phase = m.Phase.RUNNING, **how: Any) -> None:
         """Hear a poll and answer it."""
         poll = self.hear(m.Poll)
-        self.say(m.Report(poll.id, m.RunReport(launch.name, launch.run_id, m.Phase.RUNNING, 4711)))
+        self.say(m.Report(poll.id, m.RunReport(launch.name, launch.run_id, phase, 4711, **how)))
 
     def reset(self) -> None:
         """Break the connection without a word."""
@@ -200,6 +211,10 @@ class Guest:
             self._peers[-1].shake()
         return self._peers[-1]
 
+    def stop_listening(self) -> None:
+        """Have nobody there for the next connection."""
+        self._listener.close()
+
     def launched(self, *options: str, **how: Any) -> tuple[Manager, Peer, m.Launch]:
         """Start a manager and go on until it watches."""
         manager = self.call(*options, **how)
@@ -217,7 +232,7 @@ class Guest:
 
 def receipt(launch: m.Launch, outcome: Outcome, reason: Reason = Reason.ITSELF, *, forced: bool = False) -> Receipt:
     """Return the receipt of a run that took a tenth of a second."""
-    times = {"started": 1000.0, "ended": 1000.1, "lasted": 0.1}
+    times: dict[str, Any] = {"started": 1000.0, "ended": 1000.1, "lasted": 0.1}
     return Receipt(name=launch.name, run_id=launch.run_id, outcome=outcome, reason=reason, forced=forced, **times)
 
 

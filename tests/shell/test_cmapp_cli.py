@@ -57,7 +57,10 @@ def test_the_version_is_told(run: Run) -> None:
     assert run("--version") == (0, f"cmapp {cmapp.__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["keys"], ["keys", "init"], ["keys", "issue"], ["keys", "show"]])
+COMMANDS = [[], ["keys"], ["keys", "init"], ["keys", "issue"], ["keys", "show"], ["status"], ["hold"], ["resume"]]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_is_given(run: Run, arguments: list[str], option: str) -> None:
     """Every command explains itself, on standard output."""
@@ -150,6 +153,15 @@ USAGE = [
     ["keys", "issue", "d", "manager", "n1"],
     ["keys", "issue", "d", "guest", "vm1", "--san"],
     ["keys", "show"],
+    ["status"],
+    ["status", "vm1", "db", "web"],
+    ["status", "vm1", "../db"],
+    ["status", "vm 1"],
+    ["status", "vm1:0"],
+    ["status", "vm1", "--address", "vm 1"],
+    ["hold", "vm1"],
+    ["hold", "vm1", "-x"],
+    ["resume", "vm1", "a b"],
 ]
 
 
@@ -172,6 +184,8 @@ FAILURES = {
     "keys init {}/new --name=": "cmapp: '' cannot name an authority: ",
     "keys issue {}/store guest *": "cmapp: '*' cannot name a guest: ",
     "keys issue {}/store guest vm1 --san=*": "cmapp: '*' is neither a host name nor an IP address: ",
+    "status vm1 --keys={}/nowhere": "cmapp: cannot read {}/nowhere/cert.pem: No such file or directory; --keys takes",
+    "hold vm1 db --keys={}/nowhere": "cmapp: cannot read {}/nowhere/cert.pem: No such file or directory; --keys takes",
 }
 
 

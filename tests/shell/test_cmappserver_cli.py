@@ -14,7 +14,7 @@ import pytest
 import cmapp
 from cmapp.cli.cmappserver import serve as serve_guest
 from cmapp.core.outcome import Exited
-from tests.shell.served import COMMAND, SOON
+from tests.shell.served import COMMAND, SOON, STOPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +138,7 @@ def test_bad_configuration(
 def test_options_win_over_the_file(serve: Callable[..., Served], call: Callable[..., Caller], tmp_path: Path) -> None:
     """What stands on the command line wins over the file, and the file over the default."""
     config = tmp_path / "mine"
-    config.write_text('max_applications = 1\noutput_keep = 3\nkeys = "/nowhere"\n')
+    config.write_text(f'{STOPS}max_applications = 1\noutput_keep = 3\nkeys = "/nowhere"\n')
     server = serve("--config", str(config), "--max-applications", "2")
     first, second = call(server), call(server)
     first.launch("sleep", "1000")

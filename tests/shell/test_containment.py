@@ -1,4 +1,4 @@
-"""Where processes go: orphans come to the server and are reaped, and what is waited for is the run's and no other."""
+"""Where processes go: orphans come to the server and are reaped, and nothing of a run outlives it, wherever it went."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from cmapp.core.outcome import Exited, Signaled
-from cmapp.guest.containment import orphans, reap_orphans, survivors
+from cmapp.guest.containment import orphans, reap_orphans
 from tests.shell.served import alive, children, stat, until
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ os.execvp("sleep", ["sleep", "1000"])
 """
 
 
+ESCAPE = """
+trap 'exit 5' USR1
+setsid setsid sh -c 'sh -c "$0" & exit' 'echo $$; exec sleep 1000' &
+sleep 1000 & wait
+"""
+
+
 def pid_in(text: bytes) -> int:
     """Return the process id that an application wrote."""
     return int(text.split()[0])
@@ -56,7 +65,7 @@ def test_orphans_are_reaped(served: Served, call: Callable[..., Caller]) -> None
 
 
 def test_orphan_of_a_living_run_is_stopped_with_it(served: Served, call: Callable[..., Caller]) -> None:
-    """A daemon that an application forks twice belongs to the run as long as it stays in its group."""
+    """A daemon that an application forks twice belongs to the run."""
     caller = call()
     caller.launch("sh", "-c", "(sleep 1000 & echo $!) ; exec sleep 1000", output=True)
     orphan = pid_in(caller.wrote(b"\n"))
@@ -65,19 +74,41 @@ def test_orphan_of_a_living_run_is_stopped_with_it(served: Served, call: Callabl
     assert not alive(orphan)
 
 
-def test_session_of_its_own_is_out_of_reach(served: Served, call: Callable[..., Caller]) -> None:
-    """What leaves the process group outlives the run: it holds up neither its end nor its name, and is reaped."""
-    caller = call()
-    pid = caller.launch("sh", "-c", "setsid sh -c 'echo $$; exec sleep 1000' & wait", output=True)
+@pytest.fixture(params=["auto", "none"])
+def either(request: pytest.FixtureRequest, serve: Callable[..., Served]) -> Served:
+    """Return a server with cgroups, where it may make some, and one without."""
+    return serve("--cgroup", request.param)
+
+
+@pytest.mark.parametrize("way", ["stop", "kill", "itself", "signal"])
+def test_session_of_its_own_does_not_outlive_the_run(either: Served, call: Callable[..., Caller], way: str) -> None:
+    """What took a session of its own, or was forked twice, ends with the run, however that ends."""
+    caller = call(either)
+    pid = caller.launch("sh", "-c", ESCAPE, output=True)
     escaped = pid_in(caller.wrote(b"\n"))
-    os.kill(pid, signal.SIGKILL)
-    assert caller.ended().outcome == Signaled(9)
-    successor = call()
+    if way in ("stop", "kill"):
+        caller.stop(kill=way == "kill")
+    else:
+        os.kill(pid, signal.SIGUSR1 if way == "itself" else signal.SIGKILL)
+        assert caller.ended().outcome == (Exited(5) if way == "itself" else Signaled(9))
+    successor = call(either)
     successor.launch("true", name=caller.name)
+    assert not alive(escaped)
     assert successor.ended().outcome == Exited(0)
-    assert alive(escaped)
-    os.kill(escaped, signal.SIGKILL)
-    until(lambda: escaped not in children(served.pid), "it is reaped")
+    until(lambda: escaped not in children(either.pid), "it is reaped")
+
+
+def test_runs_keep_their_own(either: Served, call: Callable[..., Caller]) -> None:
+    """The end of one run is no other's, wherever their processes went."""
+    goes, stays = call(either), call(either)
+    for caller in (goes, stays):
+        caller.launch("sh", "-c", ESCAPE, output=True)
+    gone, there = (pid_in(caller.wrote(b"\n")) for caller in (goes, stays))
+    goes.stop()
+    assert not alive(gone)
+    assert alive(there)
+    stays.stop()
+    assert not alive(there)
 
 
 def test_grandchildren_of_a_crowd_are_waited_for(call: Callable[..., Caller]) -> None:
@@ -101,24 +132,14 @@ def test_runs_do_not_wait_for_each_other(call: Callable[..., Caller]) -> None:
     assert stays.stop(kill=True).receipt.forced is True
 
 
-def test_survivors_are_those_of_the_group() -> None:
-    """Only living members of the group are found, and by descriptors that tell of their end."""
-    leader = os.posix_spawn("/bin/true", ["true"], {}, setpgroup=0)
-    member = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setpgroup=leader)
-    stranger = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setpgroup=0)
-    try:
-        assert {member, stranger} <= set(orphans({leader}))
-        found = survivors(leader, {leader})
-        assert len(found) == 1
-        signal.pidfd_send_signal(found[0], signal.SIGKILL)
-        os.close(found[0])
-        os.waitid(os.P_PID, member, os.WEXITED | os.WNOWAIT)
-        assert survivors(leader, {leader}) == []
-    finally:
-        os.kill(stranger, signal.SIGKILL)
-        os.waitid(os.P_PID, stranger, os.WEXITED | os.WNOWAIT)
-        os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)
-    before = set(orphans({leader}))
-    assert reap_orphans({leader}) >= 2
-    assert before - set(orphans({leader})) >= {member, stranger}
+def test_orphans_are_told_from_leaders() -> None:
+    """Zombies of strangers are reaped, and that of a process whose end somebody asks for is not."""
+    leader = os.posix_spawn("/bin/true", ["true"], {})
+    stranger = os.posix_spawn("/bin/true", ["true"], {})
+    others = set(children(os.getpid())) - {leader, stranger}
+    for pid in (leader, stranger):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert orphans(others | {leader}) == [stranger]
+    assert reap_orphans(others | {leader}) == 1
+    assert orphans(others | {leader}) == []
     assert os.waitpid(leader, 0)[0] == leader

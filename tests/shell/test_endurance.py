@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Signaled
+from cmapp.core.rules import HealthRules, OrphanRules
 from tests.shell.served import MAIN, until
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from tests.shell.caller import Caller
     from tests.shell.served import Served
 
+AT_ONCE = OrphanRules(timeout=0)  # stopped as soon as nobody watches it
 SLACK = 1024  # KiB
-MANY = 101  # one more than a page of a status
+MANY = 120
 
 
 def resident(server: Served) -> int:
@@ -35,7 +37,7 @@ def test_nothing_leaks(serve: Callable[..., Served], call: Callable[..., Caller]
             if number % 4 == 0:
                 caller.refused("/nowhere")
             elif number % 4 == 1:
-                caller.launch("sleep", "1000")
+                caller.launch("sleep", "1000", orphan=AT_ONCE)
             else:
                 assert caller.run("echo", "x").outcome == Exited(0)
             caller.close()
@@ -59,7 +61,7 @@ def test_no_warning(serve: Callable[..., Served], call: Callable[..., Caller]) -
         assert caller.run("sh", "-c", "(sleep 1000 &) ; echo x; exit 3").outcome == Exited(3)
     stopped, lost, turned_away = call(server), call(server), call(server)
     for caller in (stopped, lost, turned_away):
-        caller.launch("sleep", "1000", output=True)
+        caller.launch("sleep", "1000", output=True, orphan=AT_ONCE)
     assert stopped.stop().outcome == Signaled(15)
     lost.close()
     turned_away.send(b"nonsense\n")
@@ -70,15 +72,20 @@ def test_no_warning(serve: Callable[..., Served], call: Callable[..., Caller]) -
 
 
 def test_status_in_pages(serve: Callable[..., Served], call: Callable[..., Caller]) -> None:
-    """However many runs there are, all are told of, a page at a time and each once."""
+    """However much there is to tell of however many runs, all are told of, a page at a time and each once."""
     server = serve()
+    says = ("sh", "-c", 'echo "$0"; exit 1', "\1" * 300)  # each takes several bytes to be told
     callers = [call(server) for _ in range(MANY)]
     for number, caller in enumerate(callers):
-        caller.try_to_launch("sleep", "1000", name=f"app-{number:03}")
+        rules = HealthRules(says, interval=3.0, retries=1000)
+        caller.try_to_launch("sleep", "1000", name=f"app-{number:03}", health=rules)
     for caller in callers:
         caller.await_(m.Launched)
+    for caller in callers:
+        caller.report_until(lambda report: "checks failed" in report.health)
     asks = call(server)
-    first = asks.ask(m.Runs, m.Status)
-    rest = asks.ask(m.Runs, m.Status, after=first.runs[-1].name)
-    assert (first.more, rest.more) == (True, False)
-    assert [run.name for run in first.runs + rest.runs] == [f"app-{number:03}" for number in range(MANY)]
+    pages = [asks.ask(m.Runs, m.Status)]
+    while pages[-1].more:
+        pages.append(asks.ask(m.Runs, m.Status, after=pages[-1].runs[-1].name))
+    assert len(pages) > 1
+    assert [run.name for page in pages for run in page.runs] == [f"app-{number:03}" for number in range(MANY)]

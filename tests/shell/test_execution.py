@@ -13,6 +13,7 @@ import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Reason, Signaled
+from cmapp.core.rules import StopRules
 from tests.shell.served import COMMAND, alive, stat, until
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ signal.sigwait([signal.SIGUSR1, signal.SIGTERM])
 """
 
 
-def quickly(**rules: float) -> m.StopRules:
+def quickly(**rules: float) -> StopRules:
     """Return stop rules with a short timeout, unless told another."""
-    return m.StopRules(**{"timeout": 0.3, **rules})  # type: ignore[arg-type]
+    return StopRules(**{"timeout": 0.3, **rules})  # type: ignore[arg-type]
 
 
 def up(caller: Caller, script: str, *, then: str = "", **fields: object) -> int:
@@ -97,7 +98,7 @@ def test_times_of_a_receipt(call: Callable[..., Caller]) -> None:
 def test_leader_ends_and_children_stay(call: Callable[..., Caller]) -> None:
     """The end of the leader is told at once, what it leaves is killed, and then its name is free."""
     caller = call()
-    ended = caller.run("sh", "-c", f"({DEAF}) & echo $!; exit 5", stop=m.StopRules(timeout=1000))
+    ended = caller.run("sh", "-c", f"({DEAF}) & echo $!; exit 5", stop=StopRules(timeout=1000))
     assert (ended.outcome, ended.receipt.reason) == (Exited(5), Reason.ITSELF)
     assert ended.receipt.lasted < 500
     (left,) = (int(word) for word in ended.stdout.split() if word != b"up")  # the child may be first to write
@@ -118,7 +119,7 @@ def test_stop_signal_is_enough(call: Callable[..., Caller]) -> None:
 def test_stop_signal_that_is_handled(call: Callable[..., Caller]) -> None:
     """An application that handles the stop signal it asked for ends with its own code, and its last words arrive."""
     caller = call()
-    up(caller, 'exec "$0" -c "$1"', then="os.write(1, b'bye\\n'); sys.exit(7)", stop=m.StopRules(signal=10))
+    up(caller, 'exec "$0" -c "$1"', then="os.write(1, b'bye\\n'); sys.exit(7)", stop=StopRules(signal=10))
     ended = caller.stop()
     assert (ended.outcome, ended.receipt.forced) == (Exited(7), False)
     assert ended.stdout == b"up\nbye\n"
@@ -149,7 +150,7 @@ def test_member_that_takes_its_time(call: Callable[..., Caller], tmp_path: Path)
     os.mkfifo(tmp_path / "go")
     caller = call()
     slow = f"open({str(tmp_path / 'go')!r}).read(); os.write(1, bytes(60000))"
-    pid = up(caller, f'"$0" -c "$1" & {FOREVER}', then=slow, stop=m.StopRules(timeout=1000))
+    pid = up(caller, f'"$0" -c "$1" & {FOREVER}', then=slow, stop=StopRules(timeout=1000))
     caller.ask(m.Done, m.Stop)
     until(lambda: stat(pid)[:1] == ["Z"], "the leader has ended")
     assert caller.report().state is m.Phase.STOPPING
@@ -173,7 +174,7 @@ def test_member_that_cannot_be_seen(serve: Callable[..., Served], call: Callable
     os.mkfifo(tmp_path / "go")
     caller = call(server)
     slow = f"open({str(tmp_path / 'go')!r}).read()"
-    pid = up(caller, f'"$0" -c "$1" & echo $!; {FOREVER}', then=slow, stop=m.StopRules(timeout=1000))
+    pid = up(caller, f'"$0" -c "$1" & echo $!; {FOREVER}', then=slow, stop=StopRules(timeout=1000))
     member = int(caller.wrote(b"\n").split()[0])
     fillers = [call(server, greet=False) for _ in range(24 - server.descriptors)]
     caller.ask(m.Done, m.Stop)
@@ -238,7 +239,7 @@ def test_kill_at_once(call: Callable[..., Caller]) -> None:
     """A kill gives no time, neither by itself nor after a stop that still waits."""
     for first in (False, True):
         caller = call()
-        up(caller, DEAF, stop=m.StopRules(timeout=1000))
+        up(caller, DEAF, stop=StopRules(timeout=1000))
         if first:
             caller.ask(m.Done, m.Stop)
         receipt = caller.stop(kill=True).receipt
@@ -248,7 +249,7 @@ def test_kill_at_once(call: Callable[..., Caller]) -> None:
 def test_paused_application_is_stopped(call: Callable[..., Caller]) -> None:
     """An application that stands still by SIGSTOP wakes up to hear the stop signal."""
     caller = call()
-    pid = up(caller, 'exec "$0" -c "$1"', then="sys.exit(4)", stop=m.StopRules(timeout=1000))
+    pid = up(caller, 'exec "$0" -c "$1"', then="sys.exit(4)", stop=StopRules(timeout=1000))
     os.kill(pid, signal.SIGSTOP)
     until(lambda: stat(pid)[:1] == ["T"], "it stands still")
     assert caller.report().state is m.Phase.RUNNING

@@ -11,6 +11,7 @@ import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Outcome, Own, Reason, Signaled, Unknown
+from cmapp.core.rules import StopRules
 from tests.shell.manager_bed import Guest, outcome_in, receipt
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def test_tells_what_it_watches(guest: Guest) -> None:
     first, second = manager.says("launched").partition("\0")[0], manager.lines()
     assert f"launched as pid 4711, run {launch.run_id}" in first
     assert f"watching /bin/web -x at 127.0.0.1:{guest.port}, run {launch.run_id}" in second[0]
-    assert "a hung guest within 2.5 s (polled every 2 s, 500 ms to answer)" in second[0]
+    assert (
+        "a hung guest within 2.5 s (polled every 2 s, 500 ms to answer), a link that is cut within 2.5 s" in second[0]
+    )
+    assert "and each is given up 30 s later, within 32.5 s; the first connection has 60 s;" in second[0]
     peer.close()
 
 
@@ -138,7 +142,7 @@ def test_refused_poll(guest: Guest) -> None:
 def test_stops_on_a_signal(guest: Guest, number: signal.Signals) -> None:
     """A halt is asked of the server, and the application's own outcome is still the exit code."""
     manager, peer, launch = guest.launched("--stop-signal", "USR1", "--stop-timeout", "7s")
-    assert launch.stop == m.StopRules(signal.SIGUSR1, 7.0)
+    assert launch.stop == StopRules(signal.SIGUSR1, 7.0)
     manager.signal(number)
     stop = peer.hear(m.Stop)
     assert not stop.kill
@@ -196,8 +200,8 @@ def test_signal_before_the_launch(guest: Guest, *, greeted: bool) -> None:
 
 
 def test_gone_while_stopping(guest: Guest) -> None:
-    """A link that is lost during a halt leaves the outcome unknown to us, which is an error."""
-    manager, peer, _ = guest.launched()
+    """A link that is lost during a halt, for good, leaves the outcome unknown to us, which is an error."""
+    manager, peer, _ = guest.launched("--link-timeout", "300ms")
     manager.signal(TERM)
     peer.hear(m.Stop)
     peer.close()

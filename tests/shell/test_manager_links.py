@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-QUICK = ("--poll-interval", "10ms", "--poll-timeout", "700ms")
+QUICK = ("--poll-interval", "10ms", "--poll-timeout", "700ms", "--link-timeout", "300ms")
+FOR_GOOD = ("--link-timeout", "300ms")
 
 
 @pytest.fixture
@@ -126,13 +127,13 @@ def test_server_that_hangs(guest: Guest) -> None:
     hung = time.monotonic()
     assert manager.ends() == Own.UNREACHABLE
     assert 0.6 < time.monotonic() - hung < 5
-    assert "cannot be reached: no answer to a poll within 0.7 s" in manager.lines()[-1]
+    assert "cannot be reached: no answer to a poll within 0.7 s; no way back within 300 ms" in manager.lines()[-1]
     assert "after its launch" in manager.lines()[-1]
 
 
 def test_server_that_says_bye(guest: Guest) -> None:
     """The reason for which the server hangs up is told; nothing is known of the application."""
-    manager, peer, _ = guest.launched()
+    manager, peer, _ = guest.launched(*FOR_GOOD)
     peer.say(m.Bye("the machine is\ngoing down"))
     assert manager.ends() == Own.UNREACHABLE
     assert r"vm1 hung up: the machine is\ngoing down" in manager.lines()[-1]
@@ -141,7 +142,7 @@ def test_server_that_says_bye(guest: Guest) -> None:
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_connection_that_breaks(guest: Guest, how: str) -> None:
     """A connection that ends without a word is an unreachable server, not a dead application."""
-    manager, peer, _ = guest.launched()
+    manager, peer, _ = guest.launched(*FOR_GOOD)
     getattr(peer, how)()
     assert manager.ends() == Own.UNREACHABLE
     assert "vm1 closed the connection" in manager.lines()[-1]
@@ -159,7 +160,7 @@ def test_connection_that_breaks(guest: Guest, how: str) -> None:
 )
 def test_server_that_talks_nonsense(guest: Guest, bad: bytes, reason: str) -> None:
     """What the protocol does not allow ends the link, and both sides know why."""
-    manager, peer, _ = guest.launched()
+    manager, peer, _ = guest.launched(*FOR_GOOD)
     peer.blurt(bad)
     assert reason in peer.hear(m.Bye).reason
     assert manager.ends() == Own.UNREACHABLE
@@ -206,7 +207,7 @@ def test_outcome_before_a_break(guest: Guest) -> None:
 def test_run_of_another(guest: Guest, stage: str) -> None:
     """Nothing that is said of another run is taken for ours."""
     other = "00000000-0000-4000-8000-000000000000"
-    manager = guest.call()
+    manager = guest.call(*FOR_GOOD)
     peer = guest.accept()
     peer.greet()
     launch = peer.hear(m.Launch)

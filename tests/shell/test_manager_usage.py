@@ -11,6 +11,7 @@ import pytest
 from cmapp.cli.cmappmgr import USAGE
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited
+from cmapp.core.rules import Kind
 from tests.shell.manager_bed import SOON, Guest, receipt
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def test_signals_that_were_blocked(guest: Guest) -> None:
         (["--config", "/nowhere", "vm1", "--", "web"], "/nowhere: there is no such configuration file"),
         (["--keys", "/nowhere", "vm1", "--", "web"], "cannot read /nowhere/cert.pem"),
         (["--output", "tape", "vm1", "--", "web"], "the command line: output must be one of none, log, stdout"),
+        (["--pid-file", "/run/x", "vm1", "--", "web"], "--pid-file is of use with --type forking only"),
+        (["--ready", "soon", "vm1", "--", "web"], "the command line: ready is wrong: 'soon' does not say when"),
         (["vm1", "--", "/"], "'', from the command, cannot name an application"),
     ],
 )  # fmt: skip
@@ -92,6 +95,27 @@ def test_questions(guest: Guest, option: str) -> None:
     out, _ = manager.process.communicate(timeout=SOON)
     assert b"cmappmgr" in out
     assert manager.ends() == 0
+
+
+def test_identity_belongs_to_one_start(guest: Guest, tmp_path: Path) -> None:
+    """A run id in a file would make one run of all starts, so it can only be given on the command line."""
+    config = tmp_path / "conf"
+    config.write_text('run_id = "01234567-89ab-4def-8123-456789abcdef"\n')
+    manager = guest.start("--config", str(config), "vm1", "--", "web")
+    assert manager.ends() == 125
+    assert manager.lines() == [f"cmappmgr: {config}: run_id can only be given on the command line"]
+
+
+def test_options_in_a_file(guest: Guest, tmp_path: Path) -> None:
+    """What is a list or a table there means the same as on the command line."""
+    config = tmp_path / "conf"
+    config.write_text('health_command = ["/bin/check", "a b"]\ntype = "notify"\n[limit]\nmemory = "1M:2M"\nnofile = 9')
+    _, _, launch = guest.launched("--config", str(config), "--stop-command", "/bin/stop 'a b'")
+    assert launch.health is not None
+    assert launch.health.command == ("/bin/check", "a b")
+    assert launch.stop.command == ("/bin/stop", "a b")
+    assert launch.limits == {"memory": (1 << 20, 2 << 20), "nofile": (9, 9)}
+    assert launch.kind is Kind.NOTIFY
 
 
 def test_command_is_not_touched(guest: Guest, tmp_path: Path) -> None:

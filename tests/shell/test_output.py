@@ -14,11 +14,10 @@ import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited
-from cmapp.guest.output import Capture
 from tests.shell.served import alive, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.shell.caller import Caller
     from tests.shell.served import Served
@@ -165,39 +164,3 @@ def test_output_comes_as_it_is_written(call: Callable[..., Caller], tmp_path: Pa
             caller.await_(m.Output)
         (tmp_path / "go").write_text("\n")
     caller.stop()
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[Capture, int]]:
-    """Return a capture that keeps ten bytes, and the descriptor to write to it."""
-    reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    capture = Capture(reading, 10)
-    yield capture, writing
-    capture.close()
-    os.close(writing)
-
-
-def test_capture_keeps_the_last_part(pipe: tuple[Capture, int]) -> None:
-    """Whatever the pieces, the last bytes are kept and their place in the stream is known."""
-    capture, writing = pipe
-    written = b""
-    for size in (0, 1, 9, 10, 11, 1, 35):
-        piece = bytes(range(size))
-        os.write(writing, piece)
-        assert capture.read() == piece
-        written += piece
-        for limit in (0, 1, 9, 10, 11):
-            kept = min(limit, 10, len(written))
-            assert capture.tail(limit) == (len(written) - kept, written[len(written) - kept :])
-        assert len(capture._kept) <= 20
-
-
-def test_capture_after_its_end(pipe: tuple[Capture, int]) -> None:
-    """A closed capture is at its end, says no last words, and may be closed again."""
-    capture, writing = pipe
-    os.write(writing, b"never read")
-    capture.close()
-    capture.close()
-    assert capture.read() is None
-    assert list(capture.last_words()) == []
-    assert capture.tail(10) == (0, b"")

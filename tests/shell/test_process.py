@@ -34,9 +34,9 @@ def status(pid: int) -> dict[str, str]:
 
 
 def open_files(pid: int) -> dict[int, str]:
-    """Return the descriptors of a process, and what they lead to without the number of a pipe."""
+    """Return the descriptors of a process, and the names of the files that they lead to."""
     folder = Path(f"/proc/{pid}/fd")
-    return {int(path.name): str(path.readlink()).partition("[")[0] for path in folder.iterdir()}
+    return {int(path.name): path.readlink().name for path in folder.iterdir()}
 
 
 def test_arguments_are_handed_over_as_they_are(call: Callable[..., Caller]) -> None:
@@ -85,11 +85,11 @@ def test_own_session_without_terminal(call: Callable[..., Caller], served: Serve
 
 
 def test_only_three_descriptors(call: Callable[..., Caller]) -> None:
-    """An application has an empty stdin, two pipes, and no other descriptor, and nor has its child."""
+    """An application has an empty stdin, two FIFOs of its run, and no other descriptor, and nor has its child."""
     caller = call()
     pid = caller.launch(*UP, output=True)
     caller.wrote(b"up")
-    assert open_files(pid) == {0: "/dev/null", 1: "pipe:", 2: "pipe:"}
+    assert open_files(pid) == {0: "null", 1: f"{caller.run_id}.stdout", 2: f"{caller.run_id}.stderr"}
 
 
 def test_descriptors_that_the_server_inherited(serve: Callable[..., Served], call: Callable[..., Caller]) -> None:

@@ -179,7 +179,7 @@ def test_result_replaces_an_old_one(guest: Guest, tmp_path: Path) -> None:
     """While a run goes on there is no result, so that nobody takes an old one for it."""
     result = tmp_path / "result"
     result.write_text("old")
-    manager, peer, _ = guest.launched("--result", str(result))
+    manager, peer, _ = guest.launched("--result", str(result), "--link-timeout", "0")
     assert not result.exists()
     peer.close()
     assert manager.ends() == 123

@@ -9,12 +9,14 @@ import re
 import socket
 import ssl
 import time
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited
+from cmapp.core.rules import OrphanRules
 from cmapp.core.wire import LINE_LIMIT, encode
 from cmapp.errors import LinkError
 from cmapp.net.tls import ALPN
@@ -192,6 +194,7 @@ def admitted(caller: Caller) -> bool:
 
 
 LAUNCH = b'{"type":"launch","id":7,"name":"bad","run_id":"%s","argv":["sleep","9"]}\n' % RUN_ID.encode()
+OTHER = LAUNCH.replace(b"01234567", b"76543210").replace(b'"bad"', b'"worse"')
 BAD = {
     "not JSON": (b"nonsense\n", "not JSON"),
     "not UTF-8": (b'{"type":"\xff"}\n', "not UTF-8"),
@@ -209,7 +212,7 @@ BAD = {
     "too long": (b"x" * LINE_LIMIT, "more than 65536 bytes"),
     "1 MB without a newline": (b"x" * (1 << 20), "more than 65536 bytes"),
     "two launches": (LAUNCH + LAUNCH.replace(b":7,", b":8,"), "launch is not for"),
-    "an id twice": (LAUNCH + b'{"type":"poll","id":7}\n', "second request with the id 7"),
+    "an id twice": (OTHER + b'{"type":"poll","id":7}\n', "second request with the id 7"),
 }
 
 
@@ -263,7 +266,7 @@ def test_version_that_is_not_spoken(call: Callable[..., Caller]) -> None:
 def test_pieces_and_heaps(call: Callable[..., Caller]) -> None:
     """Requests are understood however they are cut, and several at once are answered in order."""
     caller = call()
-    launch = m.Launch(500, "pieces", RUN_ID, ("sleep", "1000"))
+    launch = m.Launch(500, "pieces", str(uuid.uuid4()), ("sleep", "1000"))
     for byte in caller._session.send(launch):
         caller.send(bytes([byte]))
     assert caller.await_(m.Launched).id == 500
@@ -275,7 +278,7 @@ def test_manager_that_does_not_read(serve: Callable[..., Served], call: Callable
     """A manager that asks and asks and reads no answer is let go, and what it launched is stopped."""
     server = serve()
     caller = call(server)
-    caller.launch("sh", "-c", "head -c 100000 /dev/zero; exec sleep 1000")
+    caller.launch("sh", "-c", "head -c 100000 /dev/zero; exec sleep 1000", orphan=OrphanRules(timeout=0))
     with contextlib.suppress(LinkError):
         while "does not read what it is sent" not in server.log:
             caller.link.write(encode(m.Tail(1, m.Stream.STDOUT)))

@@ -18,11 +18,12 @@ import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Reason, Signaled
+from cmapp.core.rules import StopRules
 from cmapp.errors import TrustError
 from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.keystore import read_authority, write_credential
 from cmapp.net.tls import Identity, Role
-from tests.shell.served import COMMAND, SOON, alive, until
+from tests.shell.served import COMMAND, SOON, STOPS, alive, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ def test_stop_ends_all_applications(serve: Callable[..., Served], call: Callable
     server = serve()
     heeds, ignores, idle = (call(server) for _ in range(3))
     heeds.launch("sleep", "1000")
-    pid = ignores.launch(*DEAF, stop=m.StopRules(timeout=0.3), output=True)
+    pid = ignores.launch(*DEAF, stop=StopRules(timeout=0.3), output=True)
     ignores.wrote(b"up")
     server.signal(signal.SIGTERM)
     assert server.notice() == "STOPPING=1"
@@ -80,7 +81,7 @@ def test_nothing_starts_while_stopping(serve: Callable[..., Served], call: Calla
     """A server that is stopping launches nothing more, takes back what waits, and lets nobody in."""
     server = serve()
     first, waits, late = (call(server) for _ in range(3))
-    first.launch(*DEAF, stop=m.StopRules(timeout=1), output=True)
+    first.launch(*DEAF, stop=StopRules(timeout=1), output=True)
     first.wrote(b"up")
     first.close()
     waits.try_to_launch("true", name=first.name)
@@ -97,7 +98,7 @@ def test_second_stop_kills(serve: Callable[..., Served], call: Callable[..., Cal
     """A second signal does not wait for what ignores the first."""
     server = serve()
     caller = call(server)
-    caller.launch(*DEAF, stop=m.StopRules(timeout=1000), output=True)
+    caller.launch(*DEAF, stop=StopRules(timeout=1000), output=True)
     caller.wrote(b"up")
     server.signal(number)
     assert server.notice() == "STOPPING=1"
@@ -166,16 +167,16 @@ def test_reload_takes_new_settings(serve: Callable[..., Served], call: Callable[
     config = tmp_path / "server-0" / "conf"
     caller = call(server)
     caller.launch("sleep", "1000")
-    config.write_text('max_applications = 1\noutput_keep = 4\nlog_level = "debug"\nsearch_path = "/nowhere"\n')
+    config.write_text(STOPS + 'max_applications = 1\noutput_keep = 4\nlog_level = "debug"\nsearch_path = "/nowhere"\n')
     reload(server)
     assert call(server).refused("sleep", "1000").code == "capacity"
     caller.stop()
     after = call(server)
     assert after.refused("sleep", "1000").code == "not-found"
     after.launch("/bin/echo", "12345678")
-    after.ended()
+    after.await_(m.Exited)
     assert after.ask(m.Output, m.Tail, stream=m.Stream.STDOUT).data == b"678\n"
-    config.write_text("")
+    config.write_text(STOPS)
     reload(server)
     assert call(server).run("echo", "x").stdout == b"x\n"
 

@@ -2,7 +2,8 @@
 
 Nothing of the package is imported: what is known of it here is what its users know. A manager runs in an empty
 environment, as a cluster manager would start it, and its application gets a name of its own. The invariant:
-whatever a bed has started is gone when it is closed, and nothing of it has told of a defect of its own.
+whatever a bed has started is gone when it is closed, applications of servers that were killed too, and nothing of it
+has told of a defect of its own.
 """
 
 from __future__ import annotations
@@ -12,95 +13,28 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tests.system.commands import CMAPP, END_LIMIT, MANAGER, check_for_defects, run
 from tests.system.processes import end, until
+from tests.system.remains import end_runs, run_ids
+from tests.system.server import LOOPBACK, Server, end_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from tests.system.keys import Keys
 
-BIN = Path(sys.executable).parent
-CMAPP, MANAGER, SERVER = (str(BIN / name) for name in ("cmapp", "cmappmgr", "cmappserver"))
-LOOPBACK = "127.0.0.1"
-END_LIMIT = 60.0  # seconds within which whatever was started has ended
+# What a manager is given unless a test says otherwise: a server that is gone for good is given up soon, and so is an
+# application whose manager is.
+BRIEF = ("--link-timeout", "2s", "--orphan-timeout", "3s")
 AT_ONCE = 6  # managers side by side: enough to keep two processors busy
-DEFECT = re.compile(r"Traceback|internal error|Exception ignored")
 
 _numbers = itertools.count(1)
-
-
-class Server:
-    """A cmappserver, ready to be called; `log` is what it said."""
-
-    def __init__(
-        self, folder: Path, keys: Path, *options: str, listen: str = f"{LOOPBACK}:0", by: Sequence[str] = ()
-    ) -> None:
-        """Start it, by another command that becomes it if `by` names one."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log_file = folder / "server.log"
-        self._command = [*by, SERVER, "--keys", str(keys), "--state-dir", str(folder / "state"), *options]
-        self.process = self._start(listen)
-        self.port = int(until(lambda: re.search(r"listening on \S+:(\d+)$", self.log, re.MULTILINE), "a port")[1])
-
-    @property
-    def log(self) -> str:
-        """What it has logged, over all its starts."""
-        return self._log_file.read_text()
-
-    @property
-    def guest(self) -> str:
-        """How a manager calls it."""
-        return f"{LOOPBACK}:{self.port}"
-
-    def restart(self) -> None:
-        """Start it again where it was; the one before must have ended."""
-        self.process = self._start(self.guest)
-
-    def stop(self) -> int:
-        """Stop it in order, and return its exit code."""
-        self.process.terminate()
-        return self.process.wait(END_LIMIT)
-
-    def _start(self, listen: str) -> subprocess.Popen[bytes]:
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
-            self._log_file.open("ab") as log,
-        ):
-            name = f"cmapp-system-{os.getpid()}-{next(_numbers)}"
-            ready.bind("\0" + name)
-            process = subprocess.Popen(
-                [*self._command, "--listen", listen],
-                env={"NOTIFY_SOCKET": "@" + name},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-            self._await_ready(process, ready)
-        return process
-
-    def _await_ready(self, process: subprocess.Popen[bytes], ready: socket.socket) -> None:
-        ready.setblocking(False)
-
-        def is_ready() -> bool:
-            if process.poll() is not None:
-                raise AssertionError(f"cmappserver did not start: {self.log}")
-            try:
-                return ready.recv(4096) == b"READY=1"
-            except BlockingIOError:
-                return False
-
-        try:
-            until(is_ready, "the server's readiness")
-        except AssertionError:
-            end(process)
-            raise
 
 
 class Manager:
@@ -152,19 +86,26 @@ class Manager:
         code = self.process.wait(limit)
         return code if code >= 0 else 128 - code
 
-    def until_log(self, pattern: str) -> re.Match[str]:
-        """Wait until the package log has `pattern`, and return the match."""
+    def until_log(self, pattern: str, after: int = 0) -> re.Match[str]:
+        """Wait until the package log has `pattern` after that many characters, and return the match."""
 
         def found() -> re.Match[str] | None:
-            if self.process.poll() is not None and not re.search(pattern, self.log):
-                raise AssertionError(f"it ended with {self.process.returncode}: {self.log}{self.stderr}")
-            return re.search(pattern, self.log)
+            ended = self.process.poll()
+            match = re.search(pattern, self.log[after:])
+            if ended is not None and match is None:
+                raise AssertionError(f"it ended with {ended}: {self.log}{self.stderr}")
+            return match
 
         return until(found, f"{pattern!r} in the package log")
 
     def until_launched(self) -> int:
         """Wait for the launch, and return the application's process id."""
-        return int(self.until_log(r"launched as pid (\d+)")[1])
+        return int(self.until_log(r"(?:launched|found running) as pid (\d+)")[1])
+
+    @property
+    def run_id(self) -> str:
+        """The run that it watches, or asked for at first."""
+        return self.until_log(r"\brun ([0-9a-f-]{36})")[1]
 
 
 class Bed:
@@ -176,7 +117,7 @@ class Bed:
         self._server = server
         self._servers: list[Server] = []
         self._managers: list[Manager] = []
-        self._applications: dict[int, int] = {}
+        self._watched: list[int] = []
 
     @property
     def server(self) -> Server:
@@ -200,7 +141,7 @@ class Bed:
         log, result = manager_files(folder)
         files = ["--log-file", str(log), "--result", str(result)]
         common = ["--keys", str(self.keys.host), "--name", name, "--no-syslog", *files]
-        return [MANAGER, *common, *options, guest or self.server.guest, "--", *argv]
+        return [MANAGER, *common, *BRIEF, *options, guest or self.server.guest, "--", *argv]
 
     def start(
         self,
@@ -239,62 +180,39 @@ class Bed:
         return manager
 
     def look_after(self, pid: int) -> int:
-        """Have an application killed at the end that could outlive its server; return its process id."""
-        self._applications[pid] = os.pidfd_open(pid)
+        """Have a process killed at the end, if it lives, that may be lost from sight; return it."""
+        with suppress(ProcessLookupError):
+            self._watched.append(os.pidfd_open(pid))
         return pid
+
+    def ask(self, word: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Have `cmapp` ask something of the server, and return what became of it."""
+        return run([CMAPP, word, "--keys", str(self.keys.host), self.server.guest, *more])
+
+    def cmapp(self, word: str, *more: str) -> str:
+        """Have `cmapp` ask something of the server, which must succeed, and return what it said."""
+        done = self.ask(word, *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
 
     def close(self) -> None:
         """End everything, then look for defects in all that was said."""
         for manager in self._managers:
             end(manager.process)
-        for server in self._servers:
-            end_server(server)
-        for pidfd in self._applications.values():
-            try:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            os.close(pidfd)
-        said = [text for manager in self._managers for text in (manager.log, manager.stderr)]
-        check_for_defects(*said, *(server.log for server in self._servers))
+        try:
+            for server in self._servers:
+                end_server(server)
+        finally:
+            said = [text for manager in self._managers for text in (manager.log, manager.stderr)]
+            said += [server.log for server in self._servers]
+            end_runs(run_ids(*said))
+            for pidfd in self._watched:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
+        check_for_defects(*said)
 
 
 def manager_files(folder: Path) -> tuple[Path, Path]:
     """Return where a manager keeps its package log and its result."""
     return folder / "package.log", folder / "result.json"
-
-
-def end_server(server: Server) -> None:
-    """Have a server kill its applications and end, or kill it if it does not."""
-    process = server.process
-    if process.poll() is None:
-        process.send_signal(signal.SIGCONT)
-        for _ in range(2):  # the second time is for those that do not heed their stop signal
-            process.terminate()
-        try:
-            process.wait(END_LIMIT)
-        except subprocess.TimeoutExpired:
-            end(process)
-            raise AssertionError(f"cmappserver did not end: {server.log[-2000:]}") from None
-
-
-def check_for_defects(*texts: str) -> None:
-    """Fail if a command told of a defect of its own."""
-    for text in texts:
-        if found := DEFECT.search(text):
-            raise AssertionError(f"a defect was told of: {text[max(0, found.start() - 200) :][:2000]}")
-
-
-def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run any command to its end in an empty environment, and look for defects in what it says."""
-    done = subprocess.run(
-        command,
-        env=env or {},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=END_LIMIT,
-        check=False,
-    )
-    check_for_defects(done.stdout, done.stderr)
-    return done

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.bed import Bed, Server, check_for_defects, end_server
+from tests.system.bed import Bed
+from tests.system.books import Book
+from tests.system.commands import check_for_defects
 from tests.system.keys import Keys
+from tests.system.server import Server, end_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,3 +38,9 @@ def bed(tmp_path: Path, keys: Keys, common_server: Server) -> Iterator[Bed]:
     made = Bed(tmp_path, keys, common_server)
     yield made
     made.close()
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Book:
+    """The life book of the test's application."""
+    return Book(tmp_path)

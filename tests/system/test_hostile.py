@@ -15,7 +15,8 @@ from tests.system.peers import LOOPBACK, PATIENCE, Client, client_context, line
 from tests.system.processes import until
 
 if TYPE_CHECKING:
-    from tests.system.bed import Bed, Server
+    from tests.system.bed import Bed
+    from tests.system.server import Server
 
 HELLO = {"type": "hello", "id": 1, "versions": [1]}
 NONSENSE = {

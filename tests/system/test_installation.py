@@ -10,23 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.bed import BIN, CMAPP, MANAGER, SERVER, run
+from tests.system.commands import BIN, CMAPP, MANAGER, SERVER, run
 
 COMMANDS = {"cmapp": CMAPP, "cmappmgr": MANAGER, "cmappserver": SERVER}
 PAGES = {"cmapp": "man1/cmapp.1", "cmappmgr": "man1/cmappmgr.1", "cmappserver": "man8/cmappserver.8"}
 HELPS: dict[str, list[list[str]]] = {
-    "cmapp": [[], ["keys"], ["keys", "init"], ["keys", "issue"], ["keys", "show"]],
+    "cmapp": [[], ["keys"], ["keys", "init"], ["keys", "issue"], ["keys", "show"], ["status"], ["hold"], ["resume"]],
     "cmappmgr": [[]],
     "cmappserver": [[]],
 }
 # The options that everything around cmapp may rely on, whatever else is added.
 PROMISED = {
-    "cmapp": "days force san version",
+    "cmapp": "days force san json keys address version",
     "cmappmgr": (
         "keys config name user group cwd env poll-interval poll-timeout connect-timeout stop-timeout output log-file"
-        " syslog no-syslog result verbose version"
+        " syslog no-syslog result verbose version run-id on-existing takeover type pid-file ready ready-timeout"
+        " health-command health-interval health-timeout health-retries watchdog-timeout limit link-timeout"
+        " orphan-timeout orphan-action stop-command stop-signal detach-on-signal"
     ),
-    "cmappserver": "config keys listen state-dir log-level check version",
+    "cmappserver": (
+        "config keys listen state-dir log-level check version upgrade stop-on-exit cgroup spool-limit receipt-retention"
+    ),
 }
 
 

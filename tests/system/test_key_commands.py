@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.bed import CMAPP, run
+from tests.system.commands import CMAPP, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.bed import MANAGER, run
+from tests.system.commands import MANAGER, run
 
 if TYPE_CHECKING:
     from pathlib import Path

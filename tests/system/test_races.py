@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.system.processes import children, until, until_gone
+from tests.system.processes import alive, children, until, until_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def test_manager_killed_at_any_moment(bed: Bed) -> None:
     """A manager that is killed at whatever moment of its start leaves no application behind, and its name is free."""
     server = bed.serve()
     for seconds in MOMENTS:
-        manager = bed.start("/bin/sleep", "1000", name="killed")
+        manager = bed.start("/bin/sleep", "1000", name="killed", options=["--orphan-timeout", "500ms"])
         give_time(manager, seconds)
         manager.process.kill()
         manager.wait()
@@ -70,7 +70,7 @@ def test_stop_that_meets_the_end(bed: Bed) -> None:
 def test_managers_that_race_for_a_name(bed: Bed, tmp_path: Path) -> None:
     """Of many managers that are started at once for one name, one gets it, and the others are refused."""
     bed.serve()
-    options = ["--cwd", str(tmp_path)]
+    options = ["--cwd", str(tmp_path), "--poll-interval", "200ms"]
     script = "echo start >>book; exec sleep 1000"
     managers = [bed.start("/bin/sh", "-c", script, name="one", options=options) for _ in range(12)]
     until(lambda: sum(manager.process.poll() is not None for manager in managers) == 11, "11 refusals")
@@ -84,7 +84,7 @@ def test_managers_that_race_for_a_name(bed: Bed, tmp_path: Path) -> None:
 
 def test_server_stopped_amid_launches(bed: Bed) -> None:
     """A server that is stopped while it launches leaves each manager an outcome or a reason, and no application."""
-    server = bed.serve()
+    server = bed.serve("--stop-on-exit")
     managers = [bed.start("/bin/sleep", "1000", options=["--connect-timeout", "1s"]) for _ in range(20)]
     for manager in managers[:3]:
         manager.until_launched()
@@ -107,13 +107,28 @@ def test_server_killed_amid_a_stop(bed: Bed, tmp_path: Path) -> None:
     server = bed.serve()
     script = "trap 'echo >stopping' TERM; echo >ready; while :; do sleep 0.05; done"
     manager = bed.start("/bin/sh", "-c", script, options=["--cwd", str(tmp_path)])
-    bed.look_after(manager.until_launched())
     until((tmp_path / "ready").exists, "its start")
     manager.process.terminate()
     until((tmp_path / "stopping").exists, "the stop signal")
-    server.process.kill()
+    server.kill()
     assert manager.wait() == 123
     assert manager.result["cause"] == "unreachable"
+
+
+def test_server_restarted_amid_a_stop(bed: Bed, tmp_path: Path) -> None:
+    """When the server crashes while it stops the application, the next one goes on with the stop, and tells its end."""
+    server = bed.serve()
+    script = "trap 'echo >stopping' TERM; echo >ready; while :; do sleep 0.05; done"
+    options = ["--cwd", str(tmp_path), "--stop-timeout", "3s", "--link-timeout", "60s"]
+    manager = bed.start("/bin/sh", "-c", script, options=options)
+    application = manager.until_launched()
+    until((tmp_path / "ready").exists, "its start")
+    manager.process.terminate()
+    until((tmp_path / "stopping").exists, "the stop signal")
+    server.crash()
+    assert manager.wait() == 137
+    assert "(stopped on request, SIGKILL was needed)" in manager.last_line
+    assert not alive(application)
 
 
 def test_server_paused_amid_a_stop(bed: Bed) -> None:
@@ -123,7 +138,7 @@ def test_server_paused_amid_a_stop(bed: Bed) -> None:
     manager.until_launched()
     server.process.send_signal(signal.SIGSTOP)
     manager.process.terminate()
-    assert manager.wait(5) == 123
+    assert manager.wait(20) == 123
 
 
 def test_server_paused_for_a_moment(bed: Bed) -> None:

@@ -150,10 +150,11 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         assert os.statvfs(folder).f_bavail == 0
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # What still has a file open there, because the test failed, must not leave the mount behind.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_full_disk(bed: Bed, full_disk: Path) -> None:
+def test_full_disk(full_disk: Path, bed: Bed) -> None:
     """Where there is no room for log and result, the exit code is right all the same, and standard error tells."""
     options = ["--log-file", str(full_disk / "log"), "--result", str(full_disk / "result"), "--output", "log"]
     manager = bed.run("/bin/sh", "-c", "seq 1 1000; exit 9", options=options)
@@ -162,15 +163,15 @@ def test_full_disk(bed: Bed, full_disk: Path) -> None:
     assert sorted(path.name for path in full_disk.iterdir()) == ["ballast", "log"]
 
 
-def test_disk_that_has_room_again(bed: Bed, full_disk: Path) -> None:
+def test_disk_that_has_room_again(full_disk: Path, bed: Bed) -> None:
     """When there is room again, the log goes on, and the result is written."""
     log = full_disk / "log"
     options = ["--log-file", str(log), "--result", str(full_disk / "result")]
     manager = bed.start("/bin/sh", "-c", "trap 'exit 9' TERM; echo; while :; do sleep 0.05; done", options=options)
-    until(lambda: "No space left" in manager.stderr and f"{manager.name} (run" in bed.server.log, "its launch")
-    pid = until(lambda: re.search(rf"{manager.name} .* launched as process (\d+)", bed.server.log), "its pid")[1]
+    until(lambda: "No space left" in manager.stderr, "a word of the full disk")
+    pid = bed.server.pid_of(manager.name)
     (full_disk / "ballast").unlink()
-    os.kill(int(pid), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     assert manager.wait() == 137
     assert "was killed by signal 9" in log.read_text()
     assert json.loads((full_disk / "result").read_text())["signal"] == 9

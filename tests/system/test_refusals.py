@@ -113,10 +113,11 @@ def test_tls_of_something_else(bed: Bed) -> None:
 
 def test_name_that_is_taken(bed: Bed) -> None:
     """A second manager of a name whose manager lives is refused, and the application of the first is left alone."""
-    first = bed.start("/bin/sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done", name="taken")
+    script = "trap 'exit 3' TERM; while :; do sleep 0.05; done"
+    first = bed.start("/bin/sh", "-c", script, name="taken", options=["--poll-interval", "200ms"])
     first.until_launched()
     second = bed.start("/bin/true", name="taken")
-    check_refused(second, "already watched by a manager", "name-taken")
+    check_refused(second, "already watched by manager", "name-taken")
     assert second.result["refusal"] == "name-taken"
     first.process.terminate()
     assert first.wait() in {3, 143}  # 143 if it had not set its trap yet

@@ -89,14 +89,14 @@ def test_end(bed: Bed, number: signal.Signals) -> None:
 
 
 def test_second_signal(bed: Bed, tmp_path: Path) -> None:
-    """A server that is signalled again kills what does not heed its stop signal, and ends."""
+    """A server that is asked to stop all a second time kills what does not heed its stop signal, and ends."""
     server = bed.serve()
     script = "trap '' TERM; echo >ready; while :; do sleep 0.05; done"
     manager = bed.start("/bin/sh", "-c", script, options=["--cwd", str(tmp_path), "--stop-timeout", "10m"])
     until((tmp_path / "ready").exists, "its start")
-    server.process.terminate()
+    server.process.send_signal(signal.SIGQUIT)
     until(lambda: "stopping with SIGTERM" in server.log, "the stop")
-    server.process.terminate()
+    server.process.send_signal(signal.SIGQUIT)
     assert server.process.wait(20) == 0
     assert manager.wait() == 137
     assert "stopped because the server was stopped, SIGKILL was needed" in manager.last_line

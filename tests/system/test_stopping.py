@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.system.processes import alive, session, until, until_written
+from tests.system.processes import session, until, until_gone, until_written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,14 +132,16 @@ def test_children_are_gone_after_a_stop(bed: Bed, tmp_path: Path) -> None:
     assert "SIGKILL was needed" in manager.last_line
 
 
-def test_daemon(bed: Bed, tmp_path: Path) -> None:
-    """A command that daemonizes has ended when its parent exits: that is told; what left its session is not seen."""
+@pytest.mark.parametrize("cgroup", ["auto", "none"])
+def test_daemon(bed: Bed, tmp_path: Path, cgroup: str) -> None:
+    """A command that daemonizes has ended when its parent exits: that is told, and what left its session dies too."""
+    bed.serve("--cgroup", cgroup)
     script = "setsid sh -c 'echo $$ >daemon; exec sleep 1000' & while [ ! -s daemon ]; do sleep 0.01; done; exit 3"
     manager = bed.start("/bin/sh", "-c", script, options=["--cwd", str(tmp_path)])
-    daemon = bed.look_after(int(until_written(tmp_path / "daemon")))
+    daemon = int(until_written(tmp_path / "daemon"))
     assert manager.wait() == 3
     assert manager.last_line.endswith("exit code 3 is the application's own")
-    assert alive(daemon)
+    until_gone(daemon)
 
 
 def test_paused_application(bed: Bed, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.bed import MANAGER, Manager, run
+from tests.system.bed import Manager
+from tests.system.commands import MANAGER, run
 
 if TYPE_CHECKING:
     from tests.system.bed import Bed

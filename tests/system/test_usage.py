@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.bed import MANAGER, SERVER, run
+from tests.system.commands import MANAGER, SERVER, run
 
 if TYPE_CHECKING:
     from pathlib import Path

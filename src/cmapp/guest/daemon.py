@@ -55,6 +55,7 @@ class Daemon:
         self._ended = ended
         self._found: float | None = None
         self._seen = 0  # the oldest at the last look
+        self._nobody = False  # whether nobody was there
         self._timer: asyncio.TimerHandle | None = None
 
     def goes_on(self, outcome: Outcome) -> bool:
@@ -81,10 +82,11 @@ class Daemon:
         if pid and (self._pid_file or pid == seen) and self._follow(pid):
             self._found = self._loop.time()
             self._ready()
-        elif members == []:
+        elif members == [] and self._nobody:
             text = "what was launched has ended, and left no process behind that could be watched"
             self._ended(Unknown(text) if self._found is None else Exited(0))
         else:
+            self._nobody = members == []  # at one look that may be a step of a birth, between parent and child
             self._timer = self._loop.call_later(AGAIN, self._look)
 
     def _named(self) -> int:

@@ -48,12 +48,12 @@ class Leftovers:
         for capture in self._captures.pop(run_id, {}).values():
             capture.remove()
 
-    def clear_up(self, here: AbstractSet[str], unusable: AbstractSet[str], waiting: Iterable[Launch]) -> None:
-        """After a restart, end and remove what is left of runs that are not `here`, nor left alone as `unusable`.
+    def clear_up(self, here: AbstractSet[str], spared: AbstractSet[str], waiting: Iterable[Launch]) -> None:
+        """After a restart, end and remove what is left of runs that are not `here`, nor to be `spared`.
 
         The output of those whose receipts are `waiting` is kept.
         """
-        known = here | unusable
+        known = here | spared
         for launch in waiting:
             if launch.run_id not in here:
                 self.keep(launch.run_id, open_output(self._around, launch, live=False))

@@ -107,9 +107,9 @@ class Process:
 
     @property
     def leads_its_group(self) -> bool:
-        """Whether the main process is the leader of a group, so that the group is the application's own."""
+        """Whether the main process lives and leads a group, so that the group is the application's own."""
         found = proc.stat(self.main.pid)
-        return self.main.pid == self.pid and (found is None or found.group == self.pid)
+        return self.main.pid == self.pid and found is not None and found.alive and found.group == self.pid
 
     @property
     def has_ended(self) -> bool:

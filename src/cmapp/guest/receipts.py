@@ -52,6 +52,7 @@ class Receipts:
 
     def __init__(self, disk: Disk, folder: str) -> None:
         self.unusable: set[str] = set()
+        self.spared: set[str] = set()
         self._disk = disk
         self._folder = folder
         self._runs: dict[str, _Run] = {}
@@ -68,7 +69,7 @@ class Receipts:
         """Return the run id and content of every file that can be used, by run id; at the server's start only.
 
         What cannot be read, is damaged, or is of a newer version is told in the log; of which runs nothing is known
-        for that is in `unusable`.
+        for that is in `unusable`; those `spared` have a file that was left alone.
         """
         found: dict[str, tuple[RunFile, bytes]] = {}
         for folder in FOLDERS:
@@ -79,11 +80,18 @@ class Receipts:
                 content = file.read()
                 if content is None:
                     self.unusable.add(run_id)
+                    if os.path.lexists(file.path):
+                        self.leave_alone(run_id)
                 else:
                     found[run_id] = _better(found.get(run_id), (file, content))
         self.unusable -= found.keys()
         self._runs = {run_id: _Run(file) for run_id, (file, _) in sorted(found.items())}
         return [(run_id, found[run_id][1]) for run_id in self._runs]
+
+    def leave_alone(self, run_id: str) -> None:
+        """Take note that the file of a run cannot be used, though it was not put aside."""
+        self.unusable.add(run_id)
+        self.spared.add(run_id)
 
     def is_settled(self, run_id: str) -> bool:
         """Tell whether the run's file is among the receipts, so that nothing but its receipt was left."""

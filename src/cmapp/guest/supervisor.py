@@ -92,11 +92,11 @@ class Supervisor:
                 found.append(Facts(decode(content).entries, settled=self.files.is_settled(run_id)))
             except (ValueError, KeyError, TypeError) as error:
                 log.error("the file of run %s is left alone: %s", run_id, error)
-                self.files.unusable.add(run_id)
+                self.files.leave_alone(run_id)
         self._around.handed, self._around.stored = dict(handed), stored
         self._carry_out(self.roster.load(found, time.monotonic(), time.time(), self.files.unusable))
         waiting = [facts.launch for facts in found if self.roster.archive.waits(facts.launch.run_id)]
-        self._leftovers.clear_up(self._executions.keys(), self.files.unusable, waiting)
+        self._leftovers.clear_up(self._executions.keys(), self.files.spared, waiting)
         for run_id, descriptor in self._around.stored.items():
             fdstore.drop(run_id)
             os.close(descriptor)
