@@ -12,11 +12,7 @@ import pytest
 
 from cmapp.core.outcome import Exited, Unknown
 from cmapp.core.wire import plain
-from tests.shell.restart_bed import (
-    LEAVES,
-    PR_SET_CHILD_SUBREAPER,
-    amend,
-)
+from tests.shell.restart_bed import LEAVES, PR_SET_CHILD_SUBREAPER, amend, recorded
 from tests.shell.served import alive, somebody_else, until
 
 if TYPE_CHECKING:
