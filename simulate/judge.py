@@ -56,6 +56,7 @@ class Judge:
 
     def __init__(self, world: World) -> None:
         self.truths: dict[str, Truth] = {}
+        self.given_up: dict[str, Receipt] = {}  # what was said of runs that never were
         self._world = world
         self._served = 0.0  # since when there has been a server
 
@@ -198,8 +199,10 @@ class Judge:
             return
         receipt = message.receipt
         called, truth = self._world.called(receipt.run_id), self.truths.get(receipt.run_id)
-        if truth is None:
-            raise BrokenPromiseError("P2", f"a receipt of {called}, which never was")
+        if truth is None:  # nothing is known of a run that was given up, and that may be said of it
+            self.expect(isinstance(receipt.outcome, Unknown), "P2", f"an outcome of {called}, which never was")
+            self.given_up[receipt.run_id] = receipt
+            return
         self.judge_receipt(receipt, truth)
         safe = truth.safe is None or truth.safe == plain(receipt)
         self.expect(safe, "P2", f"the receipt of {called} that is kept is {truth.safe}, and {receipt} is told")
@@ -260,7 +263,8 @@ class Judge:
         match verdict:
             case Receipt(run_id=run_id):
                 self.expect(run_id == manager.run_id, "P2", f"{who} concludes from another run's receipt")
-                self.expect(truth is not None and truth.told == verdict, "P2", f"{who} concludes what was not said")
+                told = self.given_up.get(run_id) if truth is None else truth.told
+                self.expect(told == verdict, "P2", f"{who} concludes what was not said")
                 self._judge_code(who, verdict)
             case NotStarted():
                 ran = truth is not None and truth.starts and manager.task.existing is not OnExisting.ATTACH

@@ -210,3 +210,13 @@ def test_newcomer_that_attaches_to_a_launch_hears_that_it_did() -> None:
     assert bed.hears("new") == ""
     bed.execute(1)
     assert bed.hears("new") == "launched 1 attached"
+
+
+def test_run_that_was_given_up_is_not_started() -> None:
+    """Once a manager was told that nothing is known of a run, and concluded that, no twin of it has it started."""
+    bed = Bed()
+    bed.connect("one", "twin")
+    assert bed.launch("one", 1, resume=True).startswith("refused no-run")
+    lost = "launched 1 attached; exited 1 itself: ended, but how is not known: nothing is known of it any more"
+    assert bed.launch("twin", 1).startswith(lost)
+    assert bed.started == []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 
-DAMAGED = "its record is damaged"
+DAMAGED = "nothing is known of it any more, as its record is damaged or was lost"
 EXPIRED_AT_ONCE = 100  # receipts that are dropped at one look: they are removed from the disk one by one
 
 
@@ -35,7 +35,7 @@ class Archive:
         """Keep those that were acknowledged for `retention` seconds of the wall's clock."""
         self.limit = limit
         self.retention = retention
-        self.damaged: set[str] = set()  # run ids that were used, and of whose runs nothing is known
+        self.lost: set[str] = set()  # run ids of runs of which nothing is known any more
         self._kept: dict[str, Kept] = {}
         self._acknowledged: dict[str, float] = {}
 
@@ -45,7 +45,7 @@ class Archive:
 
     def find(self, run_id: str, name: str = "") -> Kept | None:
         """Return what is kept of that run, also that nothing is known of it but that it was one of `name`."""
-        if run_id in self.damaged and name:
+        if run_id in self.lost and name:
             receipt = Receipt(name, run_id, Unknown(DAMAGED), Reason.ITSELF, started=0.0, ended=0.0, lasted=0.0)
             return Kept("", receipt, 0)
         return self._kept.get(run_id)
@@ -59,6 +59,11 @@ class Archive:
             return None
         oldest = next(iter(self._acknowledged), None) or next(iter(self._kept))
         return self._kept.pop(oldest).replace(acknowledged=self._acknowledged.pop(oldest, None))
+
+    def give_up(self, run_id: str) -> None:
+        """Take note that a manager was told that nothing is known of that run: it is not to be started after that."""
+        if run_id not in self._kept and len(self.lost) < self.limit:
+            self.lost.add(run_id)
 
     def give(self, run_id: str, manager: str) -> None:
         """Let the manager that it was told to acknowledge it."""

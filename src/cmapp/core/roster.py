@@ -184,7 +184,7 @@ class Roster:
 
     def load(self, files: Iterable[Facts], now: float, wall: float, damaged: Iterable[str] = ()) -> list[Effect]:
         """Take over what servers before this one have left: receipts, runs that may live, are lost, or `damaged`."""
-        self.archive.damaged.update(damaged)
+        self.archive.lost.update(damaged)
         # A name is the latest run's, and what was acknowledged first expires first.
         for facts in sorted(files, key=lambda facts: (facts.receipt is None, facts.acknowledged or 0.0, facts.started)):
             if not facts.pid and not facts.settled:  # it was never executed
@@ -258,6 +258,7 @@ class Roster:
         elif charge is not None:
             self._return(launch, peer, charge)
         elif launch.resume or kept is not None:
+            self.archive.give_up(launch.run_id)  # its manager concludes that, so it must stay true
             self._refuse(peer, launch, m.Refusal.NO_RUN, f"nothing is known of a run {launch.run_id} of {launch.name}")
         elif self._closing:
             self._refuse(peer, launch, m.Refusal.STOPPED, "the server is being stopped")
