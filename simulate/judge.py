@@ -208,6 +208,8 @@ class Judge:
         self.expect(safe, "P2", f"the receipt of {called} that is kept is {truth.safe}, and {receipt} is told")
         same = truth.told in (None, receipt) or truth.doubtful or truth.forgotten
         self.expect(same, "P2", f"the receipt of {called} changed for no reason: {truth.told}, {receipt}")
+        if truth.told is not None and isinstance(receipt.outcome, Unknown):
+            truth.earlier.append(truth.told)  # a server that was killed had said more than it had written
         truth.told = receipt
 
     def judge_receipt(self, receipt: Receipt, truth: Truth) -> None:
@@ -263,8 +265,8 @@ class Judge:
         match verdict:
             case Receipt(run_id=run_id):
                 self.expect(run_id == manager.run_id, "P2", f"{who} concludes from another run's receipt")
-                told = self.given_up.get(run_id) if truth is None else truth.told
-                self.expect(told == verdict, "P2", f"{who} concludes what was not said")
+                told = [self.given_up.get(run_id)] if truth is None else [truth.told, *truth.earlier]
+                self.expect(verdict in told, "P2", f"{who} concludes what was not said")
                 self._judge_code(who, verdict)
             case NotStarted():
                 ran = truth is not None and truth.starts and manager.task.existing is not OnExisting.ATTACH

@@ -25,6 +25,7 @@ class Truth:
         self.outcome: Outcome | None = None
         self.doubtful = False  # whether something happened after which nobody can know how it ended
         self.told: Receipt | None = None
+        self.earlier: list[Receipt] = []  # what was told before that, by servers that were killed before it was written
         self.safe: dict[str, Any] | None = None  # the receipt that outlives a loss of power
         self.acknowledged = False
         self.forgotten = False  # rightly: acknowledged long ago, or lost with the guest's power

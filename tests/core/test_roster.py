@@ -106,7 +106,7 @@ def test_stop_is_answered_before_it_is_done() -> None:
 def test_moved_main_process_is_written() -> None:
     """The next server looks for the process that is the main one now."""
     server = launched()
-    assert server.moved(RUN, 77, 9) == [do.Write(RUN, {"pid": 77, "start": 9})]
+    assert server.moved(RUN, 77, 9) == [do.Write(RUN, {"pid": 77, "start": 9, "moved": True})]
     charge = server.charge(RUN)
     assert charge is not None
     assert (charge.pid, charge.start) == (77, 9)

@@ -15,7 +15,8 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cmapp.core import messages as m
-from cmapp.core.session import Role, Session
+from cmapp.core.session import Role, Session, State
+from cmapp.errors import CmappError
 from cmapp.net.link import Link
 from cmapp.net.tls import client_context
 
@@ -201,6 +202,15 @@ class Caller:
         reason = self.await_(m.Bye).reason
         assert self.hear() is None
         return reason
+
+    def finish(self) -> None:
+        """Have the run killed, if there is one, and hang up: nothing of it is left to the tests that follow."""
+        try:
+            if self._session.state in (State.LAUNCHING, State.WATCHING):
+                self.say(m.Stop, kill=True)
+        except (CmappError, OSError, TimeoutError):
+            pass  # the link is gone already
+        self.close()
 
     def close(self) -> None:
         """Hang up."""

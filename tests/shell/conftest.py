@@ -99,4 +99,4 @@ def call(
 
     yield connect
     for caller in callers:
-        caller.close()
+        caller.finish()

@@ -168,8 +168,7 @@ class Served:
             env=env,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=tuple(kept.values()) if hand else (),
-            **self._how,
+            **{"pass_fds": tuple(kept.values()) if hand else (), **self._how},
         )
         for descriptor in kept.values():
             os.close(descriptor)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cmapp.core.messages import Refusal
+from cmapp.core.messages import Launch, Refusal
 from cmapp.core.readiness import parse_ready
 from cmapp.core.rules import Kind, Probe, ReadyRules, StopRules
 from cmapp.errors import RunError
+from cmapp.guest.health import check
 from tests.shell.care_bed import CareBed, run, until
 
 if TYPE_CHECKING:
@@ -86,15 +87,12 @@ def test_ready_already(bed: CareBed, known: str) -> None:
     run(main())
 
 
-def test_readiness_that_cannot_be_asked(bed: CareBed) -> None:
+def test_readiness_that_cannot_be_asked() -> None:
     """A launch by another client is refused, not looked up."""
-
-    async def main() -> None:
-        with pytest.raises(RunError) as refusal:
-            bed.care(ready=ReadyRules(probe=Probe.TCP, target="vm1:80"))
-        assert refusal.value.code == Refusal.UNSUPPORTED
-
-    run(main())
+    run_id = "01234567-89ab-cdef-0123-456789abcdef"
+    with pytest.raises(RunError) as refusal:
+        check(Launch(1, "web", run_id, ("web",), ready=ReadyRules(probe=Probe.TCP, target="vm1:80")))
+    assert refusal.value.code == Refusal.UNSUPPORTED
 
 
 # ---- what the application says -----------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_orphans_are_reaped(served: Served, call: Callable[..., Caller]) -> None
     caller.wrote(b"up")
     until(lambda: not any(stat(pid)[:1] == ["Z"] for pid in children(served.pid)), "no zombie is left")
     assert caller.stop().outcome == Signaled(15)
-    served.free()
+    until(lambda: not any(stat(pid)[:1] == ["Z"] for pid in children(served.pid)), "and none of them is left either")
 
 
 def test_orphan_of_a_living_run_is_stopped_with_it(served: Served, call: Callable[..., Caller]) -> None:

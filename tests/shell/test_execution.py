@@ -170,13 +170,13 @@ def test_member_that_does_not_go(call: Callable[..., Caller]) -> None:
 
 def test_member_that_cannot_be_seen(serve: Callable[..., Served], call: Callable[..., Caller], tmp_path: Path) -> None:
     """A server without a descriptor to look with does not take a member that lives on for gone."""
-    server = serve(command=("prlimit", "--nofile=24", *COMMAND))
+    server = serve(command=("prlimit", "--nofile=40", *COMMAND))
     os.mkfifo(tmp_path / "go")
     caller = call(server)
     slow = f"open({str(tmp_path / 'go')!r}).read()"
     pid = up(caller, f'"$0" -c "$1" & echo $!; {FOREVER}', then=slow, stop=StopRules(timeout=1000))
     member = int(caller.wrote(b"\n").split()[0])
-    fillers = [call(server, greet=False) for _ in range(24 - server.descriptors)]
+    fillers = [call(server, greet=False) for _ in range(40 - server.descriptors)]
     caller.ask(m.Done, m.Stop)
     until(lambda: stat(pid)[:1] == ["Z"], "the leader has ended")
     for _ in range(200):

@@ -43,7 +43,7 @@ def guest(key_folders: Path, tmp_path: Path) -> Iterator[Guest]:
         (
             Unknown("it was lost"),
             Own.UNKNOWN,
-            "not known: it was lost after 100 ms; exit code 121 means that its outcome",
+            "not known: it was lost; exit code 121 means that its outcome",
         ),
     ],
     ids=str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,16 +102,17 @@ def test_flood_without_a_reader(served: Served, call: Callable[..., Caller]) -> 
 
 
 def test_output_that_was_not_asked_for(call: Callable[..., Caller]) -> None:
-    """Output that was not asked for is not sent, but its last part can be had as long as the link is there."""
+    """Output that was not asked for is not sent, but its last part can be had as long as the run is there."""
     caller = call()
-    caller.launch("sh", "-c", "head -c 200000 /dev/zero; printf last; echo other >&2")
-    ended = caller.ended()
-    assert (ended.stdout, ended.stderr) == (b"", b"")
+    caller.launch("sh", "-c", "head -c 200000 /dev/zero; printf last; echo other >&2; exec sleep 1000")
+    until(lambda: caller.ask(m.Output, m.Tail).data, "its last word")
     tail = caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT, limit=6)
     assert (tail.offset, tail.data, tail.dropped) == (199_998, b"\0\0last", 0)
     assert len(caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT).data) == m.OUTPUT_CHUNK
     assert caller.ask(m.Output, m.Tail).data == b"other\n"
     assert caller.ask(m.Output, m.Tail, limit=0).data == b""
+    ended = caller.stop()
+    assert (ended.stdout, ended.stderr) == (b"", b"")
 
 
 def test_tail_of_a_living_application(call: Callable[..., Caller]) -> None:
@@ -132,7 +132,6 @@ def test_keep_is_a_bound(serve: Callable[..., Served], call: Callable[..., Calle
 
 def test_application_that_closes_its_output(served: Served, call: Callable[..., Caller]) -> None:
     """An application that closes its output lives on, and the server does not look at the pipes any more."""
-    served.free()
     caller = call()
     before = served.descriptors
     caller.launch("sh", "-c", "echo bye; exec >&- 2>&-; exec sleep 1000", output=True)
@@ -143,15 +142,14 @@ def test_application_that_closes_its_output(served: Served, call: Callable[..., 
 
 
 def test_grandchild_that_holds_the_pipe(call: Callable[..., Caller], tmp_path: Path) -> None:
-    """Who escaped and still holds the output of a run that has ended does not hold up its end."""
+    """Who has a session of its own and holds the output of a run does not hold up its end, and ends with it."""
     os.mkfifo(tmp_path / "go")
     caller = call()
     caller.launch("sh", "-c", f"setsid sh -c 'echo $$; exec sleep 1000' & read x <{tmp_path}/go; exit 6", output=True)
     escaped = int(caller.wrote(b"\n"))
     (tmp_path / "go").write_text("\n")
     assert caller.ended().outcome == Exited(6)
-    assert alive(escaped)
-    os.kill(escaped, signal.SIGKILL)
+    until(lambda: not alive(escaped), "who is left is killed")
 
 
 def test_output_comes_as_it_is_written(call: Callable[..., Caller], tmp_path: Path) -> None:

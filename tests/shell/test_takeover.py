@@ -232,7 +232,7 @@ def test_manager_of_another_host(call: Callable[..., Caller], other_host: Path) 
     assert "manager n1" in second.await_(m.Refused).text
     first.close()
     assert second.resume(first, output=False).pid == pid
-    assert [run.name for run in second.ask(m.Runs, m.Status).runs] == [first.name]
+    assert first.name in [run.name for run in second.ask(m.Runs, m.Status).runs]
     second.ask(m.Done, m.Stop)
     receipt = second.await_(m.Exited).receipt
     third = call()

@@ -108,7 +108,10 @@ class Process:
     @property
     def leads_its_group(self) -> bool:
         """Whether the main process lives and leads a group, so that the group is the application's own."""
-        found = proc.stat(self.main.pid)
+        try:
+            found = proc.stat(self.main.pid)
+        except OSError:  # no descriptor left to look with: mostly it does
+            return self.main.pid == self.pid
         return self.main.pid == self.pid and found is not None and found.alive and found.group == self.pid
 
     @property
