@@ -256,7 +256,8 @@ class Judge:
         """Note that a manager left its run on purpose; if that is written down, any server knows."""
         truth, file = self.truths.get(manager.run_id), self._world.disk.files.get(manager.run_id)
         if truth is not None:
-            truth.left = file is not None and b'"detached":true' in file.content
+            content = b"" if file is None else file.content
+            truth.left = content.rfind(b'"detached":true') > content.rfind(b'"detached":false')
 
     def concluded(self, manager: Manager, verdict: Verdict) -> None:
         """Judge what a manager concludes."""

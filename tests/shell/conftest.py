@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,8 @@ from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.keystore import read_authority, write_authority, write_credential
 from cmapp.net.tls import Identity, Role
 from tests.shell.caller import Caller
+from tests.shell.files_bed import Server as Keeper
+from tests.shell.restart_bed import LEAVES, PR_SET_CHILD_SUBREAPER
 from tests.shell.served import DEFECT, Served
 
 if TYPE_CHECKING:
@@ -100,3 +105,46 @@ def call(
     yield connect
     for caller in callers:
         caller.finish()
+
+
+@pytest.fixture
+def no_subreaper() -> None:
+    """Leave orphans to init, as they are on a guest: tests before may have made this process their reaper."""
+    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
+
+
+@pytest.fixture(params=["auto", "none"])
+def server(serve: Callable[..., Served], request: pytest.FixtureRequest) -> Iterator[Served]:
+    """Return a server that leaves its applications, with and without cgroups."""
+    yield (server := serve("--cgroup", request.param, conf=LEAVES))
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """Return a pipe: what is written to it is the code that an application exits with which reads it."""
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
+    """Return a function that starts what keeps the files of runs, each on what the one before has left."""
+    keepers: list[Keeper] = []
+
+    def start(folder: Path = tmp_path) -> Keeper:
+        keepers.append(Keeper(folder))
+        return keepers[-1]
+
+    yield start
+    for keeper in keepers:
+        keeper.close()
+
+
+@pytest.fixture
+def port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        found: int = probe.getsockname()[1]
+    return found

@@ -9,8 +9,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pytest
-
 from cmapp.core.ledger import encode_line
 from cmapp.guest import receipts as module
 from cmapp.guest.runfile import ROOM
@@ -29,27 +27,15 @@ from tests.shell.files_bed import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Return a function that starts a server, each on what the one before has left."""
-    servers: list[Server] = []
-
-    def start(folder: Path = tmp_path) -> Server:
-        servers.append(Server(folder))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    import pytest
 
 
-def test_life_of_a_file(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_life_of_a_file(keep: Callable[..., Server], tmp_path: Path) -> None:
     """A file is in `runs` with room behind its lines, moves to `receipts` at the end, and goes when it is forgotten."""
-    server = serve()
+    server = keep()
     assert server.loaded == []
     assert server.begin() is None
     path = tmp_path / "runs" / RUN
@@ -78,19 +64,19 @@ def test_life_of_a_file(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert names(tmp_path / "runs") == names(tmp_path / "receipts") == []
 
 
-def test_next_server_goes_on(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_next_server_goes_on(keep: Callable[..., Server], tmp_path: Path) -> None:
     """The next server is given what there is and goes on behind it, in whichever folder that is."""
-    first = serve()
+    first = keep()
     other = RUN.replace("0", "f")
     assert first.begin() is first.begin(other) is None
     first.finish(other)
     first.close()
-    second = serve()
+    second = keep()
     assert second.found == {RUN: WHOLE[:2], other: WHOLE}
     second.receipts.mark(other, encode_line(ACKNOWLEDGED))
     second.finish()
     second.close()
-    third = serve()
+    third = keep()
     assert third.found == {RUN: WHOLE, other: [*WHOLE, ACKNOWLEDGED]}
     third.receipts.forget(RUN)
     third.receipts.forget(other)
@@ -98,9 +84,9 @@ def test_next_server_goes_on(serve: Callable[..., Server], tmp_path: Path) -> No
     assert names(tmp_path / "receipts") == []
 
 
-def test_calls_in_a_row(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_calls_in_a_row(keep: Callable[..., Server], tmp_path: Path) -> None:
     """What is given while the disk is still at what came before is written in its order."""
-    server = serve()
+    server = keep()
     server.receipts.begin(RUN, BEGUN, lambda _: None)
     for number in range(50):
         server.receipts.add(RUN, encode_line({"n": number}), sync=number % 7 == 0)
@@ -111,9 +97,9 @@ def test_calls_in_a_row(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert entries(tmp_path / "receipts" / RUN) == written
 
 
-def test_same_run_again(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_same_run_again(keep: Callable[..., Server], tmp_path: Path) -> None:
     """A run that has a file gets no other; once it is to be forgotten it may, even before that is done."""
-    server = serve()
+    server = keep()
     assert server.begin() is None
     again = server.begin()
     assert again is not None
@@ -126,9 +112,9 @@ def test_same_run_again(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert names(tmp_path / "receipts") == []
 
 
-def test_file_that_grows(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_file_that_grows(keep: Callable[..., Server], tmp_path: Path) -> None:
     """A file can be made shorter while lines come, which are written behind; on a full disk it stays as it is."""
-    server = serve()
+    server = keep()
     assert server.begin() is None
     assert not server.receipts.rewrite("unknown", BEGUN)
     server.receipts.add(RUN, encode_line(READY))
@@ -146,18 +132,18 @@ def test_file_that_grows(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert server.receipts.rewrite(RUN, b"".join(map(encode_line, WHOLE)))
     assert server.disk.flush(LIMIT)
     server.close()
-    assert serve().found == {RUN: WHOLE}
+    assert keep().found == {RUN: WHOLE}
 
 
 def test_file_that_is_too_large(
-    serve: Callable[..., Server],
+    keep: Callable[..., Server],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file does not grow for ever, whatever is added; the outcome is written all the same."""
     monkeypatch.setattr(module, "USED_LIMIT", 1000)
-    server = serve()
+    server = keep()
     assert server.begin() is None
     for number in range(200):
         server.receipts.add(RUN, encode_line({"noise": number}))
@@ -169,9 +155,9 @@ def test_file_that_is_too_large(
     assert len(errors(caplog)) == 1
 
 
-def test_thousands(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_thousands(keep: Callable[..., Server], tmp_path: Path) -> None:
     """Thousands of receipts are kept and found again, and giving them to the disk does not hold the loop."""
-    server = serve()
+    server = keep()
     runs = [f"{number:08x}{RUN[8:]}" for number in range(2000)]
     for run_id in runs:
         server.receipts.begin(run_id, BEGUN, lambda _: None)
@@ -184,7 +170,7 @@ def test_thousands(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert server.disk.flush(60)
     assert len(names(tmp_path / "receipts")) == len(runs)
     server.close()
-    server = serve()
+    server = keep()
     assert server.found == dict.fromkeys(runs, WHOLE)
     for run_id in runs:
         server.receipts.forget(run_id)
@@ -192,9 +178,9 @@ def test_thousands(serve: Callable[..., Server], tmp_path: Path) -> None:
     assert names(tmp_path / "receipts") == []
 
 
-def test_launch_after_many_ends(serve: Callable[..., Server]) -> None:
+def test_launch_after_many_ends(keep: Callable[..., Server]) -> None:
     """Who launches when many runs have just ended does not wait until all their receipts are synced."""
-    server = serve()
+    server = keep()
     runs = [f"{number:08x}{RUN[8:]}" for number in range(500)]
     for run_id in runs:
         server.receipts.begin(run_id, BEGUN, lambda _: None)
@@ -211,9 +197,9 @@ def test_launch_after_many_ends(serve: Callable[..., Server]) -> None:
     assert (server.folder / "runs" / late).stat().st_mtime_ns < ends[len(runs) // 2]
 
 
-def test_disk_that_hangs(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_disk_that_hangs(keep: Callable[..., Server], tmp_path: Path) -> None:
     """While the disk hangs, runs can end and be forgotten without waiting for it; it is all made good later."""
-    server = serve()
+    server = keep()
     assert server.begin() is None
     release = threading.Event()
     server.disk.do(partial(release.wait, LIMIT))

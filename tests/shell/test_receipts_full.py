@@ -32,20 +32,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Return a function that starts a server, each on what the one before has left."""
-    servers: list[Server] = []
-
-    def start(folder: Path = tmp_path) -> Server:
-        servers.append(Server(folder))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-@pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallDisk]:
     """Return a disk of 256 KiB."""
     disk = SmallDisk(tmp_path, 256 * 1024)
@@ -53,9 +39,9 @@ def small(tmp_path: Path) -> Iterator[SmallDisk]:
     disk.close()
 
 
-def test_full_disk_refuses_a_launch(serve: Callable[..., Server], small: SmallDisk) -> None:
+def test_full_disk_refuses_a_launch(keep: Callable[..., Server], small: SmallDisk) -> None:
     """On a full disk no run begins, and nothing is left of the attempt."""
-    server = serve(small.path)
+    server = keep(small.path)
     small.fill()
     error = server.begin()
     assert error is not None
@@ -66,10 +52,10 @@ def test_full_disk_refuses_a_launch(serve: Callable[..., Server], small: SmallDi
 
 
 def test_full_disk_takes_the_receipt(
-    serve: Callable[..., Server], small: SmallDisk, caplog: pytest.LogCaptureFixture
+    keep: Callable[..., Server], small: SmallDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The outcome of a run is written though the disk is full, for its room was kept; other lines may have to wait."""
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     small.fill()
     for number in range(200):  # far more than the room
@@ -90,11 +76,11 @@ def test_full_disk_takes_the_receipt(
     server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
     assert server.disk.flush(LIMIT)
     server.close()
-    assert serve(small.path).found[RUN] == [*said, ACKNOWLEDGED]
+    assert keep(small.path).found[RUN] == [*said, ACKNOWLEDGED]
 
 
 def test_full_disk_that_gets_room(
-    serve: Callable[..., Server],
+    keep: Callable[..., Server],
     small: SmallDisk,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +88,7 @@ def test_full_disk_that_gets_room(
     """What had to wait is written in its order as soon as there is room, by itself, and both are told once."""
     monkeypatch.setattr(module, "RETRY", 0.05)
     caplog.set_level(logging.WARNING)
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     small.fill()
     noise = [{"noise": number, "text": "x" * 50} for number in range(200)]
@@ -119,14 +105,14 @@ def test_full_disk_that_gets_room(
 
 
 def test_disk_that_becomes_read_only(
-    serve: Callable[..., Server],
+    keep: Callable[..., Server],
     small: SmallDisk,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a read-only disk no run begins, outcomes wait in memory, what is forgotten stays; all is made good later."""
     monkeypatch.setattr(module, "RETRY", 0.05)
-    server = serve(small.path)
+    server = keep(small.path)
     runs = [f"{number:08x}{RUN[8:]}" for number in range(20)]
     for run_id in runs:
         assert server.begin(run_id) is None
@@ -145,33 +131,33 @@ def test_disk_that_becomes_read_only(
     small.unprotect()
     server.until(lambda: server.receipts.behind == 0)
     server.close()
-    assert serve(small.path).found == dict.fromkeys(runs[1:], WHOLE)
+    assert keep(small.path).found == dict.fromkeys(runs[1:], WHOLE)
 
 
 def test_disk_that_is_read_only_from_the_start(
-    serve: Callable[..., Server], small: SmallDisk, caplog: pytest.LogCaptureFixture
+    keep: Callable[..., Server], small: SmallDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server on a read-only disk starts, reads what is there, and says what it cannot do."""
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     server.close()
     (small.path / "receipts").rmdir()
     small.protect()
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.found == {RUN: WHOLE[:2]}
     assert "receipts cannot be used: Read-only file system" in errors(caplog)[0]
     assert server.begin(RUN.replace("0", "f")) is not None
 
 
 def test_error_is_told_anew_when_its_cause_changes(
-    serve: Callable[..., Server],
+    keep: Callable[..., Server],
     small: SmallDisk,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """First full, then read-only: both causes are told, each once."""
     monkeypatch.setattr(module, "RETRY", 0.05)
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     small.fill()
     for number in range(100):
@@ -184,9 +170,9 @@ def test_error_is_told_anew_when_its_cause_changes(
     assert ["No space" in text for text in errors(caplog)] == [True, False]
 
 
-def test_file_that_cannot_be_made_shorter(serve: Callable[..., Server], small: SmallDisk) -> None:
+def test_file_that_cannot_be_made_shorter(keep: Callable[..., Server], small: SmallDisk) -> None:
     """When there is no room for a second file, the first stays, and takes what comes."""
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     small.fill()
     assert server.receipts.rewrite(RUN, BEGUN)
@@ -196,14 +182,14 @@ def test_file_that_cannot_be_made_shorter(serve: Callable[..., Server], small: S
 
 
 def test_too_much_to_wait(
-    serve: Callable[..., Server],
+    keep: Callable[..., Server],
     small: SmallDisk,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When more waits than can, the oldest lines are given up, but none that must be written; it is told."""
     monkeypatch.setattr(module, "WAITING_LIMIT", 10)
-    server = serve(small.path)
+    server = keep(small.path)
     assert server.begin() is None
     small.protect()
     server.receipts.add(RUN, encode_line(READY), sync=True)

@@ -30,29 +30,15 @@ from tests.shell.files_bed import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Return a function that starts a server, each on what the one before has left."""
-    servers: list[Server] = []
-
-    def start(folder: Path = tmp_path) -> Server:
-        servers.append(Server(folder))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 def test_file_that_somebody_removed(
-    serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The outcome of a run whose file somebody removed is written all the same."""
-    server = serve()
+    server = keep()
     assert server.begin() is None
     (tmp_path / "runs" / RUN).unlink()
     (tmp_path / "runs").rmdir()
@@ -63,7 +49,7 @@ def test_file_that_somebody_removed(
 
 
 @pytest.mark.parametrize("damage", ["cut off", "blanked", "zeroed", "garbage"])
-def test_torn_file(serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_torn_file(keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     """Of a file that is torn, at whichever byte, the lines before are used, and what follows is written behind them."""
     lines = [encode_line(entry) for entry in WHOLE]
     content = b"".join(lines)
@@ -73,7 +59,7 @@ def test_torn_file(serve: Callable[..., Server], tmp_path: Path, caplog: pytest.
         rest = {"cut off": b"", "blanked": b" ", "zeroed": b"\0", "garbage": b"\xa5"}[damage]
         path.write_bytes(content[:size] + rest * (len(content) - size + ROOM))
         caplog.clear()
-        server = serve()
+        server = keep()
         count = sum(len(b"".join(lines[: n + 1])) <= size for n in range(len(lines)))
         assert server.found == {RUN: WHOLE[:count]}
         at_line = size == len(b"".join(lines[:count]))
@@ -86,33 +72,33 @@ def test_torn_file(serve: Callable[..., Server], tmp_path: Path, caplog: pytest.
 
 @pytest.mark.parametrize("content", [b"", b" " * ROOM, bytes(100), b"garbage\n", BEGUN[5:]])
 def test_file_in_which_nothing_is_whole(
-    serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+    keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     """A file in which nothing is whole is put aside, said to be, and in nobody's way."""
     path = tmp_path / "runs" / RUN
     path.parent.mkdir()
     path.write_bytes(content)
-    server = serve()
+    server = keep()
     assert server.loaded == []
     assert "is damaged" in errors(caplog)[0]
     assert path.with_name(f"{RUN}.torn").read_bytes() == content
     assert server.begin() is None
     server.close()
     caplog.clear()
-    assert serve().found == {RUN: WHOLE[:2]}
+    assert keep().found == {RUN: WHOLE[:2]}
     assert errors(caplog) == []
 
 
 @pytest.mark.parametrize("folder", ["runs", "receipts"])
 def test_file_of_a_newer_version(
-    serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str
+    keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str
 ) -> None:
     """A file of a newer version is left as it is, said to be, and its run cannot be begun over it."""
     path = tmp_path / folder / RUN
     path.parent.mkdir()
     content = encode_line({"format": FORMAT + 1}) + b"something new"
     path.write_bytes(content)
-    server = serve()
+    server = keep()
     assert server.loaded == []
     assert "is left alone: it was written by a newer cmappserver" in errors(caplog)[0]
     error = server.begin()
@@ -125,7 +111,7 @@ def test_file_of_a_newer_version(
 
 
 def test_strange_things_in_the_folders(
-    serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is no file of ours is left alone and hangs nobody up; what was never finished is removed."""
     ids = [f"{number:08x}{RUN[8:]}" for number in range(3)]
@@ -137,12 +123,12 @@ def test_strange_things_in_the_folders(
     os.mkfifo(runs / f"{RUN}.stdout")
     (runs / "README").write_text("hello")
     (runs / f"{RUN}.new").write_bytes(BEGUN[:-3])
-    assert serve().loaded == []
+    assert keep().loaded == []
     assert names(runs) == sorted([*ids, f"{RUN}.stdout", "README"])
     assert len(errors(caplog)) == 3
 
 
-def test_both_folders_hold_it(serve: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_both_folders_hold_it(keep: Callable[..., Server], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of a run with a file in both folders, as a disk that lost its power may give back, the fuller one is used."""
     full, short = b"".join(map(encode_line, WHOLE)), BEGUN
     for runs, receipts, stays in ((short, full, "receipts"), (full, short, "runs"), (full, full, "receipts")):
@@ -150,7 +136,7 @@ def test_both_folders_hold_it(serve: Callable[..., Server], tmp_path: Path, capl
         for folder, content in (("runs", runs), ("receipts", receipts)):
             (tmp_path / folder).mkdir(exist_ok=True)
             (tmp_path / folder / RUN).write_bytes(content + b" " * ROOM)
-        server = serve()
+        server = keep()
         assert server.found == {RUN: WHOLE}
         assert [folder for folder in ("runs", "receipts") if names(tmp_path / folder)] == [stays]
         assert "has two files" in caplog.text
@@ -161,15 +147,15 @@ def test_both_folders_hold_it(serve: Callable[..., Server], tmp_path: Path, capl
         server.close()
 
 
-def test_killed_between_writing_and_moving(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_killed_between_writing_and_moving(keep: Callable[..., Server], tmp_path: Path) -> None:
     """A file that has its last line, but was not moved any more, is found, and moved by saying so."""
-    server = serve()
+    server = keep()
     assert server.begin() is None
     server.receipts.add(RUN, encode_line(READY))
     server.receipts.add(RUN, encode_line(ENDED), sync=True)
     assert server.disk.flush(LIMIT)
     server.close()
-    server = serve()
+    server = keep()
     assert server.found == {RUN: WHOLE}
     server.receipts.end(RUN)
     assert server.disk.flush(LIMIT)
@@ -204,7 +190,7 @@ loop.run_forever()
 """
 
 
-def test_killed_at_any_moment(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_killed_at_any_moment(keep: Callable[..., Server], tmp_path: Path) -> None:
     """A server that is killed in the middle leaves each run that began with a whole file: a beginning of its lines."""
     for number in range(8):
         folder = tmp_path / str(number)
@@ -215,7 +201,7 @@ def test_killed_at_any_moment(serve: Callable[..., Server], tmp_path: Path) -> N
             time.sleep(number * 0.003)
             process.send_signal(signal.SIGKILL)
             begun += [line.split()[1].decode() for line in process.stdout.readlines() if line.endswith(b"\n")]
-        found = serve(folder).found
+        found = keep(folder).found
         assert set(begun) <= set(found)
         assert all(said == WHOLE[: len(said)] and len(said) >= 2 for said in found.values())
         assert len([said for said in found.values() if said != WHOLE]) <= 2

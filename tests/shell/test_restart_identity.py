@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import uuid
@@ -12,37 +11,16 @@ import pytest
 
 from cmapp.core.outcome import Exited, Unknown
 from cmapp.core.wire import plain
-from tests.shell.restart_bed import LEAVES, PR_SET_CHILD_SUBREAPER, amend, recorded
+from tests.shell.restart_bed import LEAVES, amend, recorded
 from tests.shell.served import alive, somebody_else, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from tests.shell.caller import Caller
     from tests.shell.served import Served
 
-
-@pytest.fixture(autouse=True)
-def _no_subreaper() -> None:
-    """Leave orphans to init, as they are on a guest: tests before may have made this process their reaper."""
-    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
-
-
-@pytest.fixture(params=["auto", "none"])
-def server(serve: Callable[..., Served], request: pytest.FixtureRequest) -> Iterator[Served]:
-    """Return a server that leaves its applications, with and without cgroups."""
-    yield (server := serve("--cgroup", request.param, conf=LEAVES))
-    if server.process.poll() is None:
-        server.stop()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """Return a pipe: what is written to it is the code that an application exits with which reads it."""
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
-
+pytestmark = pytest.mark.usefixtures("no_subreaper")
 
 # ---- never the wrong process -------------------------------------------------------------------------------------
 
@@ -96,5 +74,4 @@ def test_file_that_was_never_executed(serve: Callable[..., Served], call: Callab
     amend(server, first.run_id, pid=0)
     server.start()
     second = call(server)
-    assert second.refused("true", name=first.name, run_id=first.run_id, resume=True).code == "no-run"
     assert second.run("true", name=first.name, run_id=first.run_id).outcome == Exited(0)

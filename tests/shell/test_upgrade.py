@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -19,7 +18,6 @@ from cmapp.core.rules import StopRules
 from tests.shell.restart_bed import (
     DEAF,
     LEAVES,
-    PR_SET_CHILD_SUBREAPER,
     restart,
     upgrade,
     waits,
@@ -27,33 +25,13 @@ from tests.shell.restart_bed import (
 from tests.shell.served import COMMAND, MAIN, SOON, alive, children, stat, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.shell.caller import Caller
     from tests.shell.served import Served
 
-
-@pytest.fixture(autouse=True)
-def _no_subreaper() -> None:
-    """Leave orphans to init, as they are on a guest: tests before may have made this process their reaper."""
-    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
-
-
-@pytest.fixture(params=["auto", "none"])
-def server(serve: Callable[..., Served], request: pytest.FixtureRequest) -> Iterator[Served]:
-    """Return a server that leaves its applications, with and without cgroups."""
-    yield (server := serve("--cgroup", request.param, conf=LEAVES))
-    if server.process.poll() is None:
-        server.stop()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    """Return a pipe: what is written to it is the code that an application exits with which reads it."""
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
-
+pytestmark = pytest.mark.usefixtures("no_subreaper")
 
 # ---- the upgrade -------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Reason, Signaled, exit_code
-from cmapp.core.rules import HealthRules, Probe, ReadyRules, StopRules
+from cmapp.core.rules import Probe, StopRules
+from tests.shell.care_rules import PYTHON, TELLS, UNHEALTHY, asked, checked
 from tests.shell.served import alive, until
 
 if TYPE_CHECKING:
@@ -20,34 +20,6 @@ if TYPE_CHECKING:
 
     from tests.shell.caller import Caller
     from tests.shell.served import Served
-
-PYTHON = (sys.executable, "-I", "-S", "-c")
-TELLS = """
-import os, signal, socket, sys, time
-sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-def tell(*words):
-    sock.sendto("\\n".join(words).encode(), "\\0" + os.environ["NOTIFY_SOCKET"][1:])
-"""
-UNHEALTHY = 124
-
-
-def checked(*command: str, interval: float = 0.1, timeout: float = 10.0, retries: int = 2) -> HealthRules:
-    """Return health rules with short times, unless told others."""
-    return HealthRules(command, interval, timeout, retries)
-
-
-def asked(probe: Probe, target: str = "", *command: str, timeout: float = 60.0) -> ReadyRules:
-    """Return readiness rules."""
-    return ReadyRules(probe, target, command, timeout)
-
-
-@pytest.fixture
-def port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        found: int = probe.getsockname()[1]
-    return found
-
 
 # ---- the watchdog ------------------------------------------------------------------------------------------------
 
