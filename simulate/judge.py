@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from truth import Truth
 
 from cmapp.core import messages as m
+from cmapp.core.archive import DAMAGED
 from cmapp.core.ledger import decode
 from cmapp.core.outcome import (
     FAULTS,
@@ -214,7 +215,8 @@ class Judge:
 
     def judge_receipt(self, receipt: Receipt, truth: Truth) -> None:
         """Hold a receipt against what happened."""
-        if receipt in truth.before:
+        given_up = receipt.outcome == Unknown(DAMAGED) and truth.outcome is None
+        if receipt in truth.before or given_up:
             return
         called, outcome = self._world.called(receipt.run_id), receipt.outcome
         living = [process for process in self._world.kernel.tree(receipt.run_id) if process.ran]
