@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cmapp.core.effects import Effect
-    from cmapp.guest.connection import Connection
+    from cmapp.guest.client import Client
     from cmapp.guest.containment import Containment
     from cmapp.guest.disk import Disk
     from cmapp.guest.output import Capture
@@ -103,48 +103,48 @@ class Supervisor:
 
     # ---- what managers do ----------------------------------------------------------------------------------
 
-    def greet(self, connection: Connection, instance: str) -> None:
+    def greet(self, client: Client, instance: str) -> None:
         """Let a proven manager in."""
-        self._carry_out(self.roster.greet(connection, connection.manager, instance, time.monotonic()))
+        self._carry_out(self.roster.greet(client, client.manager, instance, time.monotonic()))
 
-    def heard(self, connection: Connection) -> None:
+    def heard(self, client: Client) -> None:
         """Take note that the manager answers."""
-        self._carry_out(self.roster.heard(connection))
+        self._carry_out(self.roster.heard(client))
 
-    def lost(self, connection: Connection) -> None:
-        """Take note that the connection is gone, or will be."""
-        self._carry_out(self.roster.lost(connection, time.monotonic()))
+    def lost(self, client: Client) -> None:
+        """Take note that its link is gone, or will be."""
+        self._carry_out(self.roster.lost(client, time.monotonic()))
 
-    def launch(self, connection: Connection, launch: m.Launch) -> None:
+    def launch(self, client: Client, launch: m.Launch) -> None:
         """Launch, attach, have it wait, or refuse."""
-        self._carry_out(self.roster.launch(connection, launch, time.monotonic(), time.time()))
+        self._carry_out(self.roster.launch(client, launch, time.monotonic(), time.time()))
 
-    def stop(self, connection: Connection, stop: m.Stop) -> None:
+    def stop(self, client: Client, stop: m.Stop) -> None:
         """Stop the manager's run."""
-        self._carry_out(self.roster.stop(connection, stop, time.monotonic()))
+        self._carry_out(self.roster.stop(client, stop, time.monotonic()))
 
-    def detach(self, connection: Connection, detach: m.Detach) -> None:
+    def detach(self, client: Client, detach: m.Detach) -> None:
         """Leave the manager's run to a later one."""
-        self._carry_out(self.roster.detach(connection, detach, time.monotonic()))
+        self._carry_out(self.roster.detach(client, detach, time.monotonic()))
 
-    def hold(self, connection: Connection, hold: m.Hold) -> None:
+    def hold(self, client: Client, hold: m.Hold) -> None:
         """Let a run be, or no longer."""
-        self._carry_out(self.roster.hold(connection, hold, time.monotonic()))
+        self._carry_out(self.roster.hold(client, hold, time.monotonic()))
 
-    def acknowledge(self, connection: Connection, acknowledge: m.Acknowledge) -> None:
+    def acknowledge(self, client: Client, acknowledge: m.Acknowledge) -> None:
         """Take note that the manager has recorded an outcome."""
-        self._carry_out(self.roster.acknowledge(connection, acknowledge, time.time()))
+        self._carry_out(self.roster.acknowledge(client, acknowledge, time.time()))
 
     # ---- what managers ask ---------------------------------------------------------------------------------
 
-    def answers_for(self, connection: Connection) -> bool:
+    def answers_for(self, client: Client) -> bool:
         """Tell whether the manager has a run here that lives."""
-        charge = self.roster.mine(connection)
+        charge = self.roster.mine(client)
         return charge is not None and charge.run.alive
 
-    def report(self, connection: Connection) -> m.RunReport | None:
+    def report(self, client: Client) -> m.RunReport | None:
         """Return how the manager's run is, measured now, or None if it has none."""
-        charge = self.roster.mine(connection)
+        charge = self.roster.mine(client)
         return None if charge is None else report_of(charge, self._executions.get(charge.run_id))
 
     def reports(self, manager: str, after: str, room: int) -> tuple[list[m.RunReport], bool]:
@@ -217,8 +217,8 @@ class Supervisor:
     def _wrote(self, run_id: str) -> None:
         charge = self.roster.charge(run_id)
         if charge is not None and charge.link is not None:
-            connection: Any = charge.link
-            connection.pass_output()
+            client: Any = charge.link
+            client.pass_output()
 
     def _on_clock(self) -> None:
         self._carry_out(self.roster.clock(time.monotonic(), time.time(), self._trouble))
