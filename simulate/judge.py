@@ -200,10 +200,11 @@ class Judge:
             return
         receipt = message.receipt
         called, truth = self._world.called(receipt.run_id), self.truths.get(receipt.run_id)
-        if truth is None:  # nothing is known of a run that was given up, and that may be said of it
-            self.expect(isinstance(receipt.outcome, Unknown), "P2", f"an outcome of {called}, which never was")
-            self.given_up[receipt.run_id] = receipt
+        if receipt.outcome == Unknown(DAMAGED) and (truth is None or truth.outcome is None or truth.acknowledged):
+            self.given_up[receipt.run_id] = receipt  # nothing is known of it any more, and that may be said
             return
+        if truth is None:
+            raise BrokenPromiseError("P2", f"an outcome of {called}, which never was")
         self.judge_receipt(receipt, truth)
         safe = truth.safe is None or truth.safe == plain(receipt)
         self.expect(safe, "P2", f"the receipt of {called} that is kept is {truth.safe}, and {receipt} is told")
@@ -215,8 +216,7 @@ class Judge:
 
     def judge_receipt(self, receipt: Receipt, truth: Truth) -> None:
         """Hold a receipt against what happened."""
-        given_up = receipt.outcome == Unknown(DAMAGED) and truth.outcome is None
-        if receipt in truth.before or given_up:
+        if receipt in truth.before:
             return
         called, outcome = self._world.called(receipt.run_id), receipt.outcome
         living = [process for process in self._world.kernel.tree(receipt.run_id) if process.ran]
@@ -268,8 +268,8 @@ class Judge:
         match verdict:
             case Receipt(run_id=run_id):
                 self.expect(run_id == manager.run_id, "P2", f"{who} concludes from another run's receipt")
-                told = [self.given_up.get(run_id)] if truth is None else [truth.told, *truth.earlier]
-                self.expect(verdict in told, "P2", f"{who} concludes what was not said")
+                told = [] if truth is None else [truth.told, *truth.earlier]
+                self.expect(verdict in [self.given_up.get(run_id), *told], "P2", f"{who} concludes what was not said")
                 self._judge_code(who, verdict)
             case NotStarted():
                 ran = truth is not None and truth.starts and manager.task.existing is not OnExisting.ATTACH
