@@ -119,7 +119,7 @@ def test_reused_pid_is_not_touched(bed: Bed) -> None:
     application = manager.until_launched()
     server.kill()
     os.kill(application, signal.SIGKILL)
-    until(lambda: not stat(application), "the end of the application")
+    until(lambda: not stat(application), "that process 1 has reaped the application", limit=60)
     stranger = become(application)
     try:
         server.restart()
