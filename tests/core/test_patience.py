@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cmapp.core.outcome import Exited, Failed, NotStarted, Reason, Receipt, Refused, Unreachable, Verdict
+from cmapp.core.outcome import Failed, NotStarted, Receipt, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import (
     ATTEMPT_LIMIT,
     KILL_MARGIN,
@@ -28,18 +28,9 @@ from cmapp.core.pursuit import (
     Pursuit,
     State,
 )
+from tests.core.pursuit_story import GONE, RECEIPT
 
 A, E, S = Action, Event, State
-RECEIPT = Receipt(
-    name="web",
-    run_id="01234567-89ab-cdef-0123-456789abcdef",
-    outcome=Exited(3),
-    reason=Reason.ITSELF,
-    started=0,
-    ended=0,
-    lasted=0,
-)
-GONE = Unreachable("the connection was reset")
 TICK = 1 / 1024  # everything below is a multiple of it, so that sums are exact
 SECONDS = st.integers(1, 60 * 1024).map(lambda ticks: ticks * TICK)
 PATIENCES = st.builds(

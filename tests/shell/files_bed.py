@@ -40,7 +40,7 @@ class Server:
     @property
     def found(self) -> dict[str, list[dict[str, Any]]]:
         """Return the entries of each run that were found at the start."""
-        return {run_id: decode(content).entries for run_id, content in self.loaded}
+        return dict(self.loaded)
 
     def begin(self, run_id: str = RUN, content: bytes = BEGUN) -> OSError | None:
         """Begin a run and return what was said of its file."""

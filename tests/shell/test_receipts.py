@@ -51,13 +51,13 @@ def test_life_of_a_file(keep: Callable[..., Server], tmp_path: Path) -> None:
     assert names(tmp_path / "runs") == []
     path = tmp_path / "receipts" / RUN
     assert entries(path) == WHOLE
-    server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
+    server.receipts.add(RUN, encode_line(ACKNOWLEDGED))
     assert server.disk.flush(LIMIT)
     assert entries(path) == [*WHOLE, ACKNOWLEDGED]
     server.receipts.forget(RUN)
     assert server.disk.flush(LIMIT)
     assert names(tmp_path / "receipts") == []
-    for late in (server.receipts.add, server.receipts.mark, server.receipts.end):
+    for late in (server.receipts.add, server.receipts.end):
         late(RUN, encode_line(READY))
     server.receipts.forget(RUN)
     assert server.disk.flush(LIMIT)
@@ -73,7 +73,7 @@ def test_next_server_goes_on(keep: Callable[..., Server], tmp_path: Path) -> Non
     first.close()
     second = keep()
     assert second.found == {RUN: WHOLE[:2], other: WHOLE}
-    second.receipts.mark(other, encode_line(ACKNOWLEDGED))
+    second.receipts.add(other, encode_line(ACKNOWLEDGED))
     second.finish()
     second.close()
     third = keep()
@@ -91,7 +91,7 @@ def test_calls_in_a_row(keep: Callable[..., Server], tmp_path: Path) -> None:
     for number in range(50):
         server.receipts.add(RUN, encode_line({"n": number}), sync=number % 7 == 0)
     server.receipts.end(RUN, encode_line(ENDED))
-    server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
+    server.receipts.add(RUN, encode_line(ACKNOWLEDGED))
     assert server.disk.flush(LIMIT)
     written = [*WHOLE[:2], *({"n": number} for number in range(50)), ENDED, ACKNOWLEDGED]
     assert entries(tmp_path / "receipts" / RUN) == written

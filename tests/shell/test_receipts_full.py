@@ -73,7 +73,7 @@ def test_full_disk_takes_the_receipt(
     assert said[-1] == ENDED
     assert "given up for its outcome" in errors(caplog)[-1]
     small.free()
-    server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
+    server.receipts.add(RUN, encode_line(ACKNOWLEDGED))
     assert server.disk.flush(LIMIT)
     server.close()
     assert keep(small.path).found[RUN] == [*said, ACKNOWLEDGED]

@@ -64,7 +64,7 @@ def test_torn_file(keep: Callable[..., Server], tmp_path: Path, caplog: pytest.L
         assert server.found == {RUN: WHOLE[:count]}
         at_line = size == len(b"".join(lines[:count]))
         assert len(errors(caplog)) == (not at_line or damage in ("zeroed", "garbage"))
-        server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
+        server.receipts.add(RUN, encode_line(ACKNOWLEDGED))
         assert server.disk.flush(LIMIT)
         assert entries(path) == [*WHOLE[:count], ACKNOWLEDGED]
         server.close()
@@ -141,7 +141,7 @@ def test_both_folders_hold_it(keep: Callable[..., Server], tmp_path: Path, caplo
         assert [folder for folder in ("runs", "receipts") if names(tmp_path / folder)] == [stays]
         assert "has two files" in caplog.text
         server.receipts.end(RUN)
-        server.receipts.mark(RUN, encode_line(ACKNOWLEDGED))
+        server.receipts.add(RUN, encode_line(ACKNOWLEDGED))
         assert server.disk.flush(LIMIT)
         assert entries(tmp_path / "receipts" / RUN) == [*WHOLE, ACKNOWLEDGED]
         server.close()

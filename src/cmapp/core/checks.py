@@ -25,9 +25,8 @@ NAME_LIMIT = 64
 NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@+")
 UUID_PARTS = (8, 4, 4, 4, 12)
 HEX = frozenset("0123456789abcdef")
-RLIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio sigpending stack".split()  # noqa: SIM905
-)
+_RLIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio sigpending stack"
+RLIMITS = frozenset(_RLIMITS.split())
 LIMITS = RLIMITS | {"memory", "pids"}  # the last two are a cgroup's
 
 

@@ -61,15 +61,16 @@ def decode(content: bytes) -> Content:
 
     Raises LedgerError for a format that is not ours.
     """
-    return _scan(content)[0]
+    return scan(content)[0]
 
 
 def whole(content: bytes) -> int:
     """Return where in `content` the next line belongs: after the last that is whole."""
-    return _scan(content)[1]
+    return scan(content)[1]
 
 
-def _scan(content: bytes) -> tuple[Content, int]:
+def scan(content: bytes) -> tuple[Content, int]:
+    """Return what `decode` and `whole` do, at one reading."""
     entries: list[dict[str, Any]] = []
     gap = False
     start = end = 0

@@ -35,23 +35,21 @@ def is_orphan_since(pid: int, start: int, leaders: set[int]) -> bool:
 
 
 class Daemon:
-    """Finds the main process in `tree`: `follow` tries one, `ready` and `ended` are told what comes of it."""
+    """Finds the main process in `tree`: `follow` tries one, `ended` is told if there is none."""
 
-    def __init__(  # noqa: PLR0913 - where to look, and whom to tell what
+    def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         tree: Tree,
         pid_file: str,
         *,
         follow: Callable[[int], bool],
-        ready: Callable[[], None],
         ended: Callable[[Outcome], None],
     ) -> None:
         self._loop = loop
         self._tree = tree
         self._pid_file = pid_file
         self._follow = follow
-        self._ready = ready
         self._ended = ended
         self._found: float | None = None
         self._seen = 0  # the oldest at the last look
@@ -81,7 +79,6 @@ class Daemon:
         self._seen = pid
         if pid and (self._pid_file or pid == seen) and self._follow(pid):
             self._found = self._loop.time()
-            self._ready()
         elif members == [] and self._nobody:
             text = "what was launched has ended, and left no process behind that could be watched"
             self._ended(Unknown(text) if self._found is None else Exited(0))

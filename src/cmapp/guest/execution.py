@@ -158,8 +158,7 @@ class Execution:
                 self._around.loop,
                 self.tree,
                 self.launch.pid_file,
-                follow=self._follow,
-                ready=self._on_daemon,
+                follow=self._follow_daemon,
                 ended=lambda outcome: self._tell(Event.LEADER_ENDED, outcome=outcome),
             )
 
@@ -245,10 +244,13 @@ class Execution:
             case "status":
                 log.info("%s: says: %s", self._name, text)
 
-    def _on_daemon(self) -> None:
-        if self.launch.ready is None:
+    def _follow_daemon(self, pid: int) -> bool:
+        """Watch the process that a daemon has left; with that it is ready, unless something else is asked for."""
+        followed = self._follow(pid)
+        if followed and self.launch.ready is None:
             self.care.ready()
             self._tell(Event.READY)
+        return followed
 
     def _follow(self, pid: int) -> bool:
         """Watch another process of the tree as the main one; return whether it could be."""

@@ -7,9 +7,9 @@ The invariant: what is kept is a help; without it, and whatever systemd answers,
 
 from __future__ import annotations
 
-import array
 import os
-import socket
+
+from cmapp.guest.service import tell_systemd
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 
@@ -44,13 +44,7 @@ def kept() -> dict[str, int]:
 
 
 def _send(words: str, *descriptors: int) -> None:
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.setblocking(False)
-        try:
-            sock.sendmsg([words.encode()], rights, 0, "\0" + path[1:] if path[0] == "@" else path)
-        except OSError:
-            return  # systemd is behind, or gone
+    try:
+        tell_systemd(words, *descriptors, patience=0)
+    except OSError:
+        pass  # systemd is behind, or gone

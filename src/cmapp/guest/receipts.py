@@ -21,10 +21,12 @@ from cmapp.guest.runfile import FILE_LIMIT, FOLDERS, NEW, RECEIPTS, TORN, RunFil
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from typing import Any
 
     from cmapp.guest.disk import Disk
 
     Done = Callable[[OSError | None], None]
+    _Read = tuple[RunFile, list[dict[str, Any]]]
 
 log = logging.getLogger(__name__)
 
@@ -65,25 +67,25 @@ class Receipts:
         """Of how many runs the file could not be brought up to date so far."""
         return len(self._failing)
 
-    def load(self) -> list[tuple[str, bytes]]:
-        """Return the run id and content of every file that can be used, by run id; at the server's start only.
+    def load(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Return the run id and entries of every file that can be used, by run id; at the server's start only.
 
         What cannot be read, is damaged, or is of a newer version is told in the log; of which runs nothing is known
         for that is in `unusable`; those `spared` have a file that was left alone.
         """
-        found: dict[str, tuple[RunFile, bytes]] = {}
+        found: dict[str, _Read] = {}
         for folder in FOLDERS:
             names, torn = _names(os.path.join(self._folder, folder))
             self.unusable |= torn
             for run_id in names:
                 file = RunFile(self._folder, run_id, ended=folder == RECEIPTS)
-                content = file.read()
-                if content is None:
+                entries = file.read()
+                if entries is None:
                     self.unusable.add(run_id)
                     if os.path.lexists(file.path):
                         self.leave_alone(run_id)
                 else:
-                    found[run_id] = _better(found.get(run_id), (file, content))
+                    found[run_id] = _better(found.get(run_id), (file, entries))
         self.unusable -= found.keys()
         self._runs = {run_id: _Run(file) for run_id, (file, _) in sorted(found.items())}
         return [(run_id, found[run_id][1]) for run_id in self._runs]
@@ -156,10 +158,6 @@ class Receipts:
             if line:
                 run.lines.append((line, True))
             self._go(run)
-
-    def mark(self, run_id: str, line: bytes) -> None:
-        """Write a line about a receipt, such as that it was acknowledged."""
-        self.add(run_id, line)
 
     def forget(self, run_id: str) -> None:
         """Remove the file, wherever it is."""
@@ -276,7 +274,7 @@ def _names(folder: str) -> tuple[list[str], set[str]]:
     return found, aside
 
 
-def _better(one: tuple[RunFile, bytes] | None, other: tuple[RunFile, bytes]) -> tuple[RunFile, bytes]:
+def _better(one: _Read | None, other: _Read) -> _Read:
     """Return the one of two files of a run that holds more, and remove the other."""
     if one is None:
         return other

@@ -11,6 +11,7 @@ from cmapp.core.wire import encode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from cmapp.core.charge import Charge
     from cmapp.guest.execution import Execution
@@ -29,7 +30,11 @@ _PHASES = {
 def report_of(charge: Charge, execution: Execution | None) -> RunReport:
     """Return how the run is now."""
     run, now = charge.run, time.monotonic()
-    report = RunReport(
+    measured: dict[str, Any] = {}
+    if execution is not None and run.alive:
+        used, care = execution.usage(), execution.care
+        measured = {**used._asdict(), "health": care.health, "status": care.last_status}
+    return RunReport(
         charge.launch.name,
         charge.run_id,
         _PHASES[run.state],
@@ -38,16 +43,7 @@ def report_of(charge: Charge, execution: Execution | None) -> RunReport:
         held=run.held,
         ready=run.ready if run.says_ready else None,
         orphaned=None if charge.orphaned is None else max(0.0, now - charge.orphaned),
-    )
-    if execution is None or not run.alive:
-        return report
-    used, care = execution.usage(), execution.care
-    return report.replace(
-        cpu=used.cpu,
-        memory=used.memory,
-        processes=used.processes,
-        health=care.health,
-        status=care.last_status,
+        **measured,
     )
 
 

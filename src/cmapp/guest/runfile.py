@@ -13,10 +13,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cmapp.core.ledger import FORMAT, LedgerError, decode, encode_line, whole
+from cmapp.core.ledger import FORMAT, LedgerError, encode_line, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -85,21 +86,21 @@ class RunFile:
         for folder in FOLDERS:
             _unlink(self._in(folder))
 
-    def read(self) -> bytes | None:
-        """Return what the file holds, or None if nothing that can be used, which is told in the log.
+    def read(self) -> list[dict[str, Any]] | None:
+        """Return the entries of the file, or None if it has none that can be used, which is told in the log.
 
         What is damaged is cut off, and a file in which nothing is whole is put aside.
         """
         try:
             content = _load(self.path)
-            entries, torn = decode(content)
+            (entries, torn), used = scan(content)
         except LedgerError as error:
             log.error("%s is left alone: %s", self.path, error)
             return None
         except OSError as error:
             log.error("%s cannot be read: %s", self.path, error.strerror)
             return None
-        self.used, self.room_end = whole(content), len(content)
+        self.used, self.room_end = used, len(content)
         if torn or not entries:
             self.room_end = self.used
             if not entries:
@@ -108,7 +109,7 @@ class RunFile:
                 return None
             log.error("%s is damaged: the first %d lines of it are whole, and used", self.path, len(entries))
             attempt(os.truncate, self.path, self.used)
-        return content
+        return entries
 
     def _replace(self, content: bytes, *, sync: bool = False) -> None:
         new = self.path + NEW

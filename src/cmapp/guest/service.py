@@ -6,6 +6,7 @@ invariant: whatever becomes of what was said, the server goes on.
 
 from __future__ import annotations
 
+import array
 import logging
 import os
 import select
@@ -79,12 +80,21 @@ def _is_journal() -> bool:
 
 def notify(state: str) -> None:
     """Tell systemd `state`, such as READY=1, if it asked for it."""
+    try:
+        tell_systemd(state, patience=_PATIENCE)
+    except OSError as error:
+        logging.getLogger(__name__).warning("systemd was not told %s: %s", state.split("\n", 1)[0], error)
+
+
+def tell_systemd(words: str, *descriptors: int, patience: float) -> None:
+    """Tell systemd `words`, and hand it copies of descriptors, if it listens; raises OSError if it does not take them.
+
+    It is waited for `patience` seconds while it is behind.
+    """
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(_PATIENCE)
-        try:
-            sock.sendto(state.encode(), "\0" + path[1:] if path[0] == "@" else path)
-        except OSError as error:
-            logging.getLogger(__name__).warning("systemd was not told %s: %s", state.split("\n", 1)[0], error)
+        sock.settimeout(patience)
+        sock.sendmsg([words.encode()], rights, 0, "\0" + path[1:] if path[0] == "@" else path)

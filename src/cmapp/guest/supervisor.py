@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cmapp.core import effects as do
 from cmapp.core import messages as m
 from cmapp.core.charge import Facts
-from cmapp.core.ledger import decode, encode_line
+from cmapp.core.ledger import encode_line
 from cmapp.core.lifecycle import Action, Event
 from cmapp.core.outcome import Unknown
 from cmapp.core.roster import Roster
@@ -87,9 +87,9 @@ class Supervisor:
     def load(self, handed: Mapping[str, Mapping[str, Any]], stored: dict[str, int]) -> None:
         """Take over what servers before this one have left on disk, and, by run id, what was `handed` or `stored`."""
         found = []
-        for run_id, content in self.files.load():
+        for run_id, entries in self.files.load():
             try:
-                found.append(Facts(decode(content).entries, settled=self.files.is_settled(run_id)))
+                found.append(Facts(entries, settled=self.files.is_settled(run_id)))
             except (ValueError, KeyError, TypeError) as error:
                 log.error("the file of run %s is left alone: %s", run_id, error)
                 self.files.leave_alone(run_id)
@@ -109,7 +109,8 @@ class Supervisor:
 
     def heard(self, client: Client) -> None:
         """Take note that the manager answers."""
-        self._carry_out(self.roster.heard(client))
+        if effects := self.roster.heard(client):  # mostly there are none, and this is asked for all that is heard
+            self._carry_out(effects)
 
     def lost(self, client: Client) -> None:
         """Take note that its link is gone, or will be."""
@@ -221,10 +222,8 @@ class Supervisor:
             client.pass_output()
 
     def _on_clock(self) -> None:
-        self._carry_out(self.roster.clock(time.monotonic(), time.time(), self._trouble))
-
-    def _trouble(self, run_id: str) -> str:
-        return self._executions[run_id].care.trouble
+        runs = self._executions
+        self._carry_out(self.roster.clock(time.monotonic(), time.time(), lambda run_id: runs[run_id].care.trouble))
 
     # ---- what is done --------------------------------------------------------------------------------------
 
