@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-    from cmapp.host.task import Task
+    from cmapp.net.address import Address
 
 SEND_LIMIT = 256 * 1024  # bytes that may wait for the server
 READS = 64  # turns of reading in a row: a flood of output must not keep the clock from being looked at
@@ -31,14 +31,16 @@ REASON_LIMIT = 500  # characters of what our bye repeats
 
 
 class Call:
-    """One connection to the server of a task's guest, from dialing to hanging up."""
+    """One connection to a guest's server, from dialing to hanging up; at most `limit` bytes wait to be sent."""
 
-    __slots__ = ("_context", "_dial", "_guest", "_link", "_parting", "_proven", "_session")
+    __slots__ = ("_context", "_dial", "_guest", "_limit", "_link", "_parting", "_proven", "_session")
 
-    def __init__(self, task: Task, context: ssl.SSLContext) -> None:
-        self._guest = task.guest.host
+    def __init__(self, guest: str, address: Address, context: ssl.SSLContext, *, limit: int = SEND_LIMIT) -> None:
+        """Call `address`, where the name `guest` must be proven."""
+        self._guest = guest
         self._context = context
-        self._dial: Dial | None = Dial(task.address)
+        self._limit = limit
+        self._dial: Dial | None = Dial(address)
         self._link: Link | None = None
         self._session = Session(Side.MANAGER)
         self._parting = b""  # what leaves in one write with our bye
@@ -72,7 +74,7 @@ class Call:
                 return False
             self._dial = None
             try:
-                self._link = Link(sock, self._context, peer=self._guest, limit=SEND_LIMIT, guest=self._guest)
+                self._link = Link(sock, self._context, peer=self._guest, limit=self._limit, guest=self._guest)
             except OSError as error:
                 sock.close()
                 raise explain(error, peer=self._guest) from None

@@ -15,12 +15,8 @@ import time
 from cmapp import SOFTWARE
 from cmapp.core import messages as m
 from cmapp.core.duration import format_duration
-from cmapp.core.session import Role as Side
-from cmapp.core.session import Session
 from cmapp.errors import CmappError, LinkError, LocalProtocolError, RemoteProtocolError
-from cmapp.host.dial import Dial
-from cmapp.net.link import Link
-from cmapp.net.tls import Role, explain, peer_identity, require_role
+from cmapp.host.call import Call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,10 +53,7 @@ class Inquiry:
     def __init__(self, guest: Address, address: Address, context: ssl.SSLContext) -> None:
         """Prepare to ask the server at `address`, whose certificate must bear the name of `guest`."""
         self._guest = guest.host
-        self._dial = Dial(address)
-        self._context = context
-        self._session = Session(Side.MANAGER)
-        self._link: Link | None = None
+        self._call = Call(guest.host, address, context, limit=SEND_LIMIT)
         self._heard: list[m.Message | m.Unrecognized] = []
         self._requests = 0
         self._deadline = 0.0
@@ -69,22 +62,15 @@ class Inquiry:
         """Connect, prove ourselves, have the guest prove itself, and say hello."""
         self._deadline = time.monotonic() + LIMIT
         try:
-            self._link = self._connected()
-            self._greet(self._link)
+            self._greet()
         except BaseException:
-            self._close()
+            self._call.hang_up("it could not be asked")
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Say bye and hang up."""
-        if self._link is not None:
-            try:
-                self._link.write(self._session.send(m.Bye("that was all")))
-            except CmappError:
-                pass  # what was asked for has been answered, or its failure is on its way up
-            self._link.hang_up()
-        self._close()
+        self._call.hang_up("that was all")
 
     def runs(self) -> Iterator[m.RunReport]:
         """Yield how each run is that this host's key may see, in the order of their names."""
@@ -106,32 +92,28 @@ class Inquiry:
 
     # ---- one question --------------------------------------------------------------------------------------
 
-    def _greet(self, link: Link) -> None:
-        while not link.handshake():
-            self._wait_for(link)
-        require_role(peer_identity(link.tls), Role.GUEST)
+    def _greet(self) -> None:
+        ready = False
+        while not self._call.connect(time.monotonic(), ready=ready):
+            ready = self._wait()
         hello = m.Hello(self._next_id(), m.VERSIONS, SOFTWARE, os.uname().nodename, silence=SILENCE)
-        self.welcome = self._answer(link, hello, m.Welcome)
+        self.welcome = self._answer(hello, m.Welcome)
         if self.welcome.version not in m.VERSIONS:
             raise RemoteProtocolError(f"{self._guest} wants version {self.welcome.version}, which was not offered")
 
     def _ask(self, request: m.Request, kind: type[M]) -> M:
-        if self._link is None:
+        if not self._call.spoken:
             raise LocalProtocolError("nothing is asked before the server has welcomed us")
         self._deadline = time.monotonic() + LIMIT
-        return self._answer(self._link, request, kind)
+        return self._answer(request, kind)
 
-    def _answer(self, link: Link, request: m.Request, kind: type[M]) -> M:
+    def _answer(self, request: m.Request, kind: type[M]) -> M:
         """Say `request` and return its answer; nothing else is said to us, for we have launched nothing."""
-        line = self._session.send(request)
         try:
-            link.write(line)
-            while link.waiting:
-                self._wait_for(link)
-                link.flush()
+            self._call.say(request)
         except LinkError:
             pass  # whoever hung up has said why, and that still waits to be read; if not, reading fails too
-        while isinstance(message := self._hear(link), m.Unrecognized):
+        while isinstance(message := self._hear(), m.Unrecognized):
             pass  # a push of a newer version
         if isinstance(message, m.Refused):
             raise DeclinedError(message.code, f"{self._guest} declined: {message.text} ({message.code})")
@@ -141,53 +123,27 @@ class Inquiry:
             raise RemoteProtocolError(f"{self._guest} said {message.word} where {kind.word} was to be said")
         return message
 
-    def _hear(self, link: Link) -> m.Message | m.Unrecognized:
+    def _hear(self) -> m.Message | m.Unrecognized:
         while not self._heard:
-            data = link.read()
-            if data is None:
-                raise LinkError(f"{self._guest} closed the connection without a word; its cmappserver may have ended")
             try:
-                self._heard.extend(self._session.receive(data))
+                self._heard.extend(self._call.hear())
             except RemoteProtocolError as error:
                 raise RemoteProtocolError(f"{self._guest} said what it must not say: {error}") from None
-            if not data:
-                self._wait_for(link)
-            self._look_at_the_clock()
+            if not self._heard:
+                self._wait()
         return self._heard.pop(0)
 
     def _next_id(self) -> int:
         self._requests += 1
         return self._requests
 
-    # ---- the link ------------------------------------------------------------------------------------------
-
-    def _connected(self) -> Link:
-        while (sock := self._dial.step(time.monotonic())) is None:
-            if self._dial.sock is not None:
-                self._wait(self._dial.sock.fileno(), select.POLLOUT, min(self._dial.deadline, self._deadline))
-            self._look_at_the_clock()
-        try:
-            return Link(sock, self._context, peer=self._guest, limit=SEND_LIMIT, guest=self._guest)
-        except OSError as error:
-            sock.close()
-            raise explain(error, peer=self._guest) from None
-
-    def _wait_for(self, link: Link) -> None:
-        self._wait(link.fileno(), select.POLLIN | (select.POLLOUT if link.wants_write else 0), self._deadline)
-        self._look_at_the_clock()
-
-    def _wait(self, descriptor: int, events: int, deadline: float) -> None:
+    def _wait(self) -> bool:
+        """Wait until the call has to go on, and return whether that is because of the server; raises LinkError."""
         waiting = select.poll()
-        waiting.register(descriptor, events)
-        waiting.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000)))
-
-    def _look_at_the_clock(self) -> None:
+        self._call.register(waiting)
+        left = min(self._call.deadline, self._deadline) - time.monotonic()
+        ready = bool(waiting.poll(max(0, math.ceil(left * 1000))))
         if time.monotonic() >= self._deadline:
             limit = format_duration(LIMIT)
             raise LinkError(f"{self._guest} did not answer within {limit}; it may be paused, hung or overloaded")
-
-    def _close(self) -> None:
-        self._dial.close()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        return ready

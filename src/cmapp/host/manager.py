@@ -256,7 +256,7 @@ class Manager:
         verdict = self._pursuit.verdict
         match action:
             case Action.CONNECT:
-                self._call = Call(self._task, self._context)
+                self._call = Call(self._task.guest.host, self._task.address, self._context)
             case Action.SAY_HELLO:
                 self._say(self._requests.hello())
             case Action.LAUNCH:
