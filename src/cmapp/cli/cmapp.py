@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cmapp import __version__
@@ -22,13 +20,12 @@ from cmapp.errors import CmappError, SettingsError
 from cmapp.host.inquiry import Inquiry
 from cmapp.host.settings import Settings as ManagerSettings
 from cmapp.net.address import parse_address
-from cmapp.net.tls import Identity, Role, client_context
+from cmapp.net.tls import client_context
 
 try:
     import click
 
-    from cmapp.keys import authority as certificates
-    from cmapp.keys import keystore
+    from cmapp.cli.keys import PATH, keys_group
 except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "cmapp":
         raise
@@ -37,6 +34,7 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
     from typing import Any, TypeVar
 
     from cmapp.core.messages import RunReport
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 FAILED, MISUSED = 1, 2
-_PATH = click.Path(readable=False, path_type=Path)  # whether it can be read is said when it is
-_MOST_DAYS = 36500
 
 
 def main() -> None:
@@ -76,100 +72,7 @@ def _cmapp() -> None:
     """Administer cmapp: keys, and the applications that run in a guest."""
 
 
-@_cmapp.group("keys", no_args_is_help=False)
-def _keys() -> None:
-    """Make an authority, issue key folders, and show certificates."""
-
-
-@_keys.command("init")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.option("--name", metavar="NAME", help="What the authority is called; without it, after its key.")
-@click.option(
-    "--days",
-    metavar="N",
-    type=click.IntRange(1, _MOST_DAYS),
-    default=certificates.AUTHORITY_DAYS,
-    help=f"How many days the authority is valid (default {certificates.AUTHORITY_DAYS}).",
-)
-@click.option("--force", is_flag=True, help="Replace the authority; whatever it issued becomes useless.")
-def _init(folder: Path, name: str | None, days: int, *, force: bool) -> None:
-    """Make an authority in DIR: ca.pem, and ca-key.pem to keep secret."""
-    made = certificates.make_authority(name, days=days, now=_now())
-    keystore.write_authority(folder, made, force=force)
-    about = certificates.describe(made.certificate)
-    click.echo(f"made the authority {printable(about.who)} in {folder}, valid until {about.until:%Y-%m-%d}")
-    click.echo(f"keep {folder / keystore.AUTHORITY_KEY} secret: it never leaves this machine")
-
-
-@_keys.command("issue")
-@click.argument("folder", metavar="DIR", type=_PATH)
-@click.argument("role", metavar="guest|host", type=click.Choice([role.value for role in Role]))
-@click.argument("name", metavar="NAME")
-@click.option("--san", "sans", metavar="NAME_OR_IP", multiple=True, help="Another name or IP address; may be repeated.")
-@click.option(
-    "--days",
-    metavar="N",
-    type=click.IntRange(1, _MOST_DAYS),
-    default=certificates.ISSUED_DAYS,
-    help=f"How many days it is valid, at most as long as the authority (default {certificates.ISSUED_DAYS}).",
-)
-@click.option("--force", is_flag=True, help="Replace a key folder that is there.")
-def _issue(  # noqa: PLR0913 - click passes each argument and option by name
-    folder: Path, role: str, name: str, sans: tuple[str, ...], days: int, *, force: bool
-) -> None:
-    """Issue the key folder DIR/guest/NAME or DIR/host/NAME, which --keys takes.
-
-    A guest's NAME is what cmappmgr calls it by: its host name or its IPv4 address.
-    """
-    authority, now = keystore.read_authority(folder), _now()
-    issued = certificates.issue(authority, Identity(Role(role), name), sans=sans, days=days, now=now)
-    target = folder / role / name
-    keystore.write_credential(target, issued, authority, force=force)
-    about = certificates.describe(issued.certificate)
-    names = ", ".join(about.names)
-    click.echo(f"issued {target} for {role} {name} ({names}), valid until {about.until:%Y-%m-%d}")
-    if about.until < now + timedelta(days=days) - timedelta(seconds=1):
-        click.echo(f"not for {days} days: it ends with its authority")
-    command = "cmappserver" if role == Role.GUEST.value else "cmappmgr"
-    click.echo(f"copy it to the {role} and give it to {command} --keys")
-
-
-@_keys.command("show")
-@click.argument("files", metavar="FILE...", type=_PATH, nargs=-1, required=True)
-def _show(files: tuple[Path, ...]) -> None:
-    """Say who each certificate is for, in which role and until when. A FILE may be a key folder."""
-    for path in files:
-        certificate = keystore.read_certificate(path)
-        try:
-            about = certificates.describe(certificate)
-        except ValueError as error:
-            raise SettingsError(f"{path} holds a malformed certificate: {error}") from None
-        click.echo(f"{path}:\n{_told(about, _now())}")
-
-
-def _told(about: certificates.Description, now: datetime) -> str:
-    left = (about.until - now) / timedelta(days=1)
-    if left < 0:
-        end = f"EXPIRED {-left:.0f} days ago"
-    elif now < about.since:
-        end = "NOT YET VALID"
-    else:
-        end = f"{left:.0f} days left"
-    rows = {
-        "who": about.who,
-        "role": about.role,
-        "names": ", ".join(about.names) or "none",
-        "issuer": about.issuer,
-        "from": f"{about.since:%Y-%m-%d %H:%M:%S} UTC",
-        "until": f"{about.until:%Y-%m-%d %H:%M:%S} UTC, {end}",
-        "SHA-256": about.fingerprint,
-    }
-    return "\n".join(f"  {label:8}{printable(text)}" for label, text in rows.items())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
+_cmapp.add_command(keys_group)
 
 # ---- what is asked of a server -------------------------------------------------------------------------------
 
@@ -187,7 +90,7 @@ def _asking(command: F) -> F:
         click.option(
             "--keys",
             metavar="DIR",
-            type=_PATH,
+            type=PATH,
             default=keys,
             help=f"Folder with this host's cert.pem, key.pem and ca.pem (default {keys}).",
         ),
