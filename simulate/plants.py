@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmapp.core import course, custody, lifecycle
 from cmapp.core import effects as do
+from cmapp.core.admission import Admission
 from cmapp.core.archive import Archive
 from cmapp.core.charge import Facts
 from cmapp.core.custody import Custody
@@ -51,17 +52,17 @@ def _start_without_waiting(stack: contextlib.ExitStack) -> None:
     def contend(self: Any, launch: Any, peer: Any, _holder: Any, now: float) -> None:
         self._start(launch, peer, now, 0.0)
 
-    _set(stack, Roster, "_contend", contend)
+    _set(stack, Admission, "_contend", contend)
 
 
 def _push_aside(stack: contextlib.ExitStack) -> None:
     """Let a newcomer in although the manager before it is there and answers."""
-    contend: Any = vars(Roster)["_contend"]
+    contend: Any = vars(Admission)["_contend"]
 
     def pushing(self: Any, launch: Any, *others: Any) -> None:
         contend(self, launch.replace(takeover=True), *others)
 
-    _set(stack, Roster, "_contend", pushing)
+    _set(stack, Admission, "_contend", pushing)
 
 
 def _forget_anybody(stack: contextlib.ExitStack) -> None:

@@ -68,7 +68,7 @@ class Bed:
 
     def launch(self, link: str, number: int, name: str = "web", **fields: Any) -> str:
         """Have the manager launch, and return what it hears."""
-        launch = m.Launch(self._next(), name, run_id(number), ("web",), **fields)
+        launch = m.Launch(self._next(), name, run_id(number), **{"argv": ("web",), **fields})
         return self.carry_out(self.roster.launch(link, launch, self.now, WALL + self.now), link)
 
     def answer(self, link: str) -> str:

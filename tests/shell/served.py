@@ -39,6 +39,7 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 os.execvp(sys.argv[at + 1], sys.argv[at + 1 :])
 """
 STOPS = "stop_on_exit = true\n"  # in what most servers of tests read, so that their end is the end of everything
+ANYBODY = 'run_as = "*"\n'  # where no policy is written, for the tests that launch as another user
 CGROUPS = Path("/sys/fs/cgroup/unified" if Path("/sys/fs/cgroup/unified").exists() else "/sys/fs/cgroup")
 DEFECT = re.compile(r"Traceback|internal error|Exception ignored|Warning:")
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Served:
         *options: str,
         command: Sequence[str] = COMMAND,
         env: Mapping[str, str] | None = None,
-        conf: str = STOPS,
+        conf: str = STOPS + ANYBODY,
         **how: object,
     ) -> None:
         """Start it; `command` is what runs it, `conf` what it reads, `how` is for subprocess.Popen."""

@@ -124,12 +124,10 @@ class Bed:
         """The server that all tests share, or the first of the test's own."""
         return self._server or self._servers[0]
 
-    def serve(
-        self, *options: str, keys: Path | None = None, listen: str = f"{LOOPBACK}:0", by: Sequence[str] = ()
-    ) -> Server:
+    def serve(self, *options: str, keys: Path | None = None, listen: str = f"{LOOPBACK}:0", **how: Any) -> Server:
         """Start a server of the test's own, which the managers call from here on."""
         folder = self.folder / f"server-{next(_numbers)}"
-        server = Server(folder, keys or self.keys.guest, *options, listen=listen, by=by)
+        server = Server(folder, keys or self.keys.guest, *options, listen=listen, **how)
         self._servers.append(server)
         self._server = server
         return server

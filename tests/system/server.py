@@ -28,13 +28,21 @@ class Server:
     """A cmappserver, ready to be called; `log` is what it said."""
 
     def __init__(
-        self, folder: Path, keys: Path, *options: str, listen: str = f"{LOOPBACK}:0", by: Sequence[str] = ()
+        self,
+        folder: Path,
+        keys: Path,
+        *options: str,
+        listen: str = f"{LOOPBACK}:0",
+        by: Sequence[str] = (),
+        run_as: Sequence[str] = ("*",),
     ) -> None:
-        """Start it, by another command that becomes it if `by` names one."""
+        """Start it, by another command that becomes it if `by` names one; launches may name the users `run_as`."""
         folder.mkdir(parents=True, exist_ok=True)
         self._log_file = folder / "server.log"
         self.state = folder / "state"
-        self._command = [*by, SERVER, "--keys", str(keys), "--state-dir", str(self.state), *options]
+        common = ["--keys", str(keys), "--state-dir", str(self.state)]
+        common += [word for user in run_as for word in ("--run-as", user)]
+        self._command = [*by, SERVER, *common, *options]
         self.process = self._start(listen)
         self.port = int(until(lambda: re.search(r"listening on \S+:(\d+)$", self.log, re.MULTILINE), "a port")[1])
 

@@ -16,6 +16,7 @@ from cmapp.errors import SettingsError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
     from cmapp.core.record import Record
@@ -49,6 +50,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(status)
 
 
+def split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
+    """Return what stands before the first `--`, and after it the command, None if there is none."""
+    if "--" not in arguments:
+        return arguments, None
+    cut = arguments.index("--")
+    return arguments[:cut], arguments[cut + 1 :]
+
+
 def parser_for(kind: type[Record], prog: str, usage: str, text: str) -> Parser:
     """Return the parser of the command `prog` with an option for each setting of `kind`."""
     parser = Parser(
@@ -61,7 +70,7 @@ def parser_for(kind: type[Record], prog: str, usage: str, text: str) -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{prog} {cmapp.__version__}")
     for name, option in options_of(kind).items():
-        flag, default = "--" + name.replace("_", "-"), kind.fields()[name].default
+        flag, default = "--" + name.rstrip("_").replace("_", "-"), kind.fields()[name].default
         shown = option.shown if option.shown is not None else f"default {default}"
         text = f"{option.help} ({shown})" if shown else option.help
         if option.metavar is not None:
@@ -101,5 +110,7 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise SettingsError(f"{path}: the configuration cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: the configuration is nested too deeply") from None
     except ValueError as error:
         raise SettingsError(f"{path}: the configuration is not valid TOML: {error}") from None

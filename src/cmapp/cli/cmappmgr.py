@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from cmapp.cli.arguments import parser_for, settings_of
+from cmapp.cli import coredumps
+from cmapp.cli.arguments import parser_for, settings_of, split
 from cmapp.core.outcome import Failed, Verdict, exit_code
 from cmapp.errors import SettingsError
 from cmapp.host.journal import STDERR, SYSLOG_SOCKET, Journal, complain
@@ -17,20 +18,25 @@ from cmapp.host.manager import Manager, internal_error
 from cmapp.host.report import Reporter
 from cmapp.host.settings import CONFIG_FILE, Settings
 from cmapp.host.task import new_run_id, task_of
-from cmapp.net.address import parse_address
-from cmapp.net.tls import client_context
+from cmapp.net.address import parse_guest
+from cmapp.net.identity import Role
+from cmapp.net.keyring import Keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-USAGE = "cmappmgr [OPTIONS] GUEST[:PORT] -- COMMAND [ARG...]"
-ABOUT = "Launch COMMAND in GUEST through its cmappserver, watch it, and exit with its exit code."
+USAGE = "cmappmgr [OPTIONS] GUEST[:PORT] -- COMMAND [ARG...], or cmappmgr [OPTIONS] --name NAME GUEST[:PORT]"
+ABOUT = (
+    "Launch COMMAND, or what GUEST defines as the application NAME, in GUEST through its cmappserver, watch it, and"
+    " exit with its exit code."
+)
 
 
 def main(syslog: str = SYSLOG_SOCKET) -> NoReturn:
     """Run `cmappmgr` and leave with its exit code; `syslog` is the socket that syslogd reads."""
+    coredumps.forbid()
     # Nothing is left to be flushed, and an orderly end of the interpreter would take ten milliseconds.
     os._exit(_run(sys.argv[1:], syslog))
 
@@ -50,43 +56,36 @@ def _run(arguments: Sequence[str], syslog: str) -> int:
 
 
 def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
-    options, command = _cut(arguments)
+    options, command = split(arguments)
     parser = parser_for(Settings, "cmappmgr", USAGE, ABOUT)
     parser.add_argument("guest", metavar="GUEST[:PORT]", help="the guest, by the name that its certificate bears")
     given, surplus = parser.parse_known_args(options)
-    if command is None:
-        raise SettingsError(f"there is no -- before the command: the usage is {USAGE}")
     if surplus:
         parser.error(f"{surplus[0]} is neither an option nor GUEST[:PORT]")
     settings = settings_of(Settings, given, default_file=CONFIG_FILE)
+    if command is None and not settings.name:
+        raise SettingsError(f"there is no -- before the command, nor a --name without one: the usage is {USAGE}")
+    command = command or []
     socket = syslog if settings.syslog else None
     subject = _subject(settings, given.guest, command)
     journal = Journal(settings.log_file, subject, syslog=socket, verbose=settings.verbose)
     try:
         task = task_of(settings, given.guest, command, settings.run_id or new_run_id())
         reporter = Reporter(journal, settings, task)
-        context = client_context(settings.keys, allow_tls12=settings.allow_tls12)
+        keyring = Keyring(settings.keys, Role.HOST, peer=task.guest.host, allow_tls12=settings.allow_tls12)
     except SettingsError as error:
         journal.refuse(str(error))
         return Failed(str(error))
-    return Manager(settings, task, context, reporter).run()
+    return Manager(settings, task, keyring, reporter).run()
 
 
 def _subject(settings: Settings, guest: str, command: Sequence[str]) -> str:
     """Return what the log is about, which is also said of what turns out to be wrong."""
     name = settings.name or "".join(command[:1]).rpartition("/")[2]
     try:
-        return f"{name} on {parse_address(guest).host}"
+        return f"{name} on {parse_guest(guest).host}"
     except SettingsError:
         return f"{name} on {guest}"
-
-
-def _cut(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
-    """Return what stands before the first `--` and after it, the latter None if there is none."""
-    if "--" not in arguments:
-        return arguments, None
-    cut = arguments.index("--")
-    return arguments[:cut], arguments[cut + 1 :]
 
 
 def _fill_standard_descriptors() -> None:

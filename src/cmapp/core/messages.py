@@ -64,7 +64,7 @@ class Hello(Request):
 
 
 class Launch(Request):
-    """Start `argv` as run `run_id` of the application `name`.
+    """Start `argv` as run `run_id` of the application `name`; without `argv`, as the guest defines that application.
 
     `env` is the whole environment, `umask` the process's, `cwd` is entered as `user`. A relative `argv[0]`
     without a slash is looked up along PATH of `env`, or the server's own search path. `limits` are soft and
@@ -80,7 +80,7 @@ class Launch(Request):
     word = "launch"
     name: str = field(checks.name)
     run_id: str = field(checks.uuid)
-    argv: tuple[str, ...] = field(checks.many(checks.text, least=1))
+    argv: tuple[str, ...] = field(checks.many(checks.text), default=())
     user: str | None = field(checks.optional(checks.text), default=None)
     group: str | None = field(checks.optional(checks.text), default=None)
     cwd: str = field(checks.text, default="/")
@@ -296,6 +296,7 @@ class Refusal:
     NOT_PERMITTED = "not-permitted"
     RESOURCES = "resources"
     STOPPED = "stopped"
+    POLICY = "policy"
 
 
 FROM_MANAGER: dict[str, type[Message]] = {

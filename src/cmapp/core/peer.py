@@ -10,14 +10,19 @@ if TYPE_CHECKING:
 
 
 class Peer:
-    """A proven manager on a link; `instance` names its process."""
+    """A proven manager on a link; `instance` names its process.
 
-    __slots__ = ("instance", "link", "manager")
+    `most` is how many of its manager's applications may run at once by the rule that allows its launch, None for no
+    limit.
+    """
+
+    __slots__ = ("instance", "link", "manager", "most")
 
     def __init__(self, link: Hashable, manager: str, instance: str) -> None:
         self.link = link
         self.manager = manager
         self.instance = instance
+        self.most: int | None = None
 
 
 class Newcomer:

@@ -1,9 +1,8 @@
-"""Who may launch, who answers for which run, and who has to wait: the server without sockets, processes and files.
+"""What the server knows and decides: the server without sockets, processes and files.
 
 Messages of managers, events of runs and the clock come in, effects go out, in the order in which they are to be
-carried out. A manager that is there and answers is not pushed aside: a newcomer waits until that manager is heard
-again, and is refused then, or until it is lost. The invariants: at most one launch waits for a name; a run id is
-started at most once, however often it is launched.
+carried out. Who is let in with which launch is decided in admission.py, what becomes of runs in custody.py. The
+invariant: an input that comes for what is not there any more changes nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import math
 
 from cmapp.core import effects as do
 from cmapp.core import messages as m
+from cmapp.core.admission import Admission
 from cmapp.core.archive import Archive
 from cmapp.core.custody import Custody
 from cmapp.core.lifecycle import Action, Event, State
 from cmapp.core.outcome import Reason, Unknown
-from cmapp.core.peer import Newcomer, Newcomers, Peer, same
-from cmapp.core.rules import OnExisting
+from cmapp.core.peer import Peer, same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +34,10 @@ class Roster:
 
     def __init__(self, boot_id: str, *, most: int, receipts: int, retention: float) -> None:
         """At most `most` runs are alive, `receipts` kept; those acknowledged are kept for `retention` seconds."""
-        self.most = most
         self.archive = Archive(receipts, retention)
         self._boot_id = boot_id
         self._custody = Custody(boot_id, self.archive)
-        self._peers: dict[Hashable, Peer] = {}
-        self._waiting = Newcomers()
-        self._closing = False  # launches no more
+        self.admission = Admission(self._custody, most)
         self._leaving = False  # decides nothing more: the next server does
 
     # ---- managers come and go ------------------------------------------------------------------------------
@@ -49,45 +45,39 @@ class Roster:
     def greet(self, link: Hashable, manager: str, instance: str, now: float) -> list[Effect]:
         """Let a proven manager in; an earlier link of the same process is dropped, with what may still arrive on it."""
         peer = Peer(link, manager, instance)
-        for other in [other for other in self._peers.values() if same(other, peer)]:
-            self._waiting.withdraw(other.link)
-            del self._peers[other.link]
+        for other in [other for other in self.admission.peers.values() if same(other, peer)]:
+            self.admission.waiting.withdraw(other.link)
+            del self.admission.peers[other.link]
             charge = self._custody.links.get(other.link)
             if charge is not None:  # nobody is let in for it: its manager is here, and will say so
                 self._custody.orphan(charge, now)
             self._custody.dismiss(other.link, "the same manager is on another link")
-        self._peers[link] = peer
+        self.admission.peers[link] = peer
         return self._custody.take()
 
     def heard(self, link: Hashable) -> list[Effect]:
         """Take note that the manager on `link` answers: whoever waits for its run to be left waits in vain."""
         charge = self._custody.links.get(link)
-        newcomer = self._waiting.get(charge.launch.name) if charge is not None else None
-        if charge is not None and newcomer is not None and newcomer.contested:
-            del self._waiting[charge.launch.name]
-            text = f"an application of the name {charge.launch.name} is already watched by manager {charge.manager}"
-            self._refuse(newcomer.peer, newcomer.launch, m.Refusal.NAME_TAKEN, text)
+        if charge is not None:
+            self.admission.heard(charge)
         return self._custody.take()
 
     def lost(self, link: Hashable, now: float) -> list[Effect]:
         """Take note that the link is gone: its run waits for its manager, what it waited for is forgotten."""
-        self._waiting.withdraw(link)
-        peer, charge = self._peers.pop(link, None), self._custody.links.get(link)
+        self.admission.waiting.withdraw(link)
+        peer, charge = self.admission.peers.pop(link, None), self._custody.links.get(link)
         if charge is not None and self._leaving:
             self._custody.unlink(charge)
         elif charge is not None:
             self._custody.orphan(charge, now)
-            self._decide(charge, now)
-        elif peer is not None:  # it may have come back for a run, and gone again before it asked for it
-            for newcomer in list(self._waiting.values()):
-                holder = self._custody.names[newcomer.launch.name]
-                if holder.link is None and same(peer, holder.owner):
-                    self._decide(holder, now)
+            self.admission.decide(charge, now)
+        elif peer is not None:
+            self.admission.gone(peer, now)
         return self._custody.take()
 
     def launch(self, link: Hashable, launch: m.Launch, now: float, wall: float) -> list[Effect]:
         """Start the run, attach to it, tell how it ended, have it wait for its name, or refuse it."""
-        self._admit(launch, self._peers[link], now, wall)
+        self.admission.launch(launch, self.admission.peers[link], now, wall)
         return self._custody.take()
 
     # ---- what managers ask ---------------------------------------------------------------------------------
@@ -99,9 +89,8 @@ class Roster:
         if charge is not None:
             event = Event.KILL_WANTED if stop.kill else Event.STOP_WANTED
             self._custody.step(charge, event, now, reason=Reason.ASKED)
-        elif (newcomer := self._waiting.withdraw(link)) is not None:
-            text = "it was stopped before it was launched"
-            self._refuse(newcomer.peer, newcomer.launch, m.Refusal.STOPPED, text)
+        else:
+            self.admission.take_back(link)
         return self._custody.take()
 
     def detach(self, link: Hashable, detach: m.Detach, now: float) -> list[Effect]:
@@ -109,13 +98,13 @@ class Roster:
         charge = self._custody.links.get(link)
         if charge is not None and charge.run.alive:
             self._custody.detach(charge, now)
-            self._decide(charge, now)
+            self.admission.decide(charge, now)
         self._custody.say(link, m.Done(detach.id))
         return self._custody.take()
 
     def hold(self, link: Hashable, hold: m.Hold, now: float) -> list[Effect]:
         """Let a run be, or no longer."""
-        manager, charge = self._peers[link].manager, self._custody.names.get(hold.name)
+        manager, charge = self.admission.peers[link].manager, self._custody.names.get(hold.name)
         if charge is None or not charge.run.alive or charge.manager != manager:
             self._custody.say(link, m.Refused(m.Refusal.NO_RUN, f"no application {hold.name} runs here", id=hold.id))
             return self._custody.take()
@@ -125,7 +114,7 @@ class Roster:
 
     def acknowledge(self, link: Hashable, acknowledge: m.Acknowledge, wall: float) -> list[Effect]:
         """Take note that the manager has recorded the outcome."""
-        self._custody.acknowledge(self._peers[link].manager, acknowledge.run_id, wall)
+        self._custody.acknowledge(self.admission.peers[link].manager, acknowledge.run_id, wall)
         self._custody.say(link, m.Done(acknowledge.id))
         return self._custody.take()
 
@@ -168,16 +157,13 @@ class Roster:
         `trouble` tells of a run id what is known to keep it from being ready.
         """
         self._custody.clock(now, wall, trouble)
-        for holder in [self._custody.names[name] for name in self._waiting.contested]:
-            if holder.link is None and now >= holder.expected:
-                self._decide(holder, now)
+        self.admission.clock(now)
         return self._refilled(now, wall)
 
     @property
     def deadline(self) -> float | None:
         """When the clock has to be looked at next, or None; it may turn out that nothing is due."""
-        expected = [self._custody.names[name].expected for name in self._waiting.contested]
-        found = [at for at in (self._custody.deadline, *expected) if at is not None and at > -math.inf]
+        found = [at for at in (self._custody.deadline, *self.admission.expected) if at is not None and at > -math.inf]
         return min(found, default=None)
 
     # ---- the server comes and goes -------------------------------------------------------------------------
@@ -212,16 +198,13 @@ class Roster:
 
     def leave(self) -> None:
         """Leave everything to the next server: that links end now means nothing, and nobody is let in for it."""
-        self._leaving = self._closing = True
-        self._waiting.clear()
+        self._leaving = self.admission.closing = True
+        self.admission.waiting.clear()
 
     def end_all(self, now: float) -> list[Effect]:
         """Stop all runs by their rules, at a second call by SIGKILL, and launch no more."""
-        event = Event.KILL_WANTED if self._closing else Event.STOP_WANTED
-        self._closing = True
-        for newcomer in [self._waiting.pop(name) for name in list(self._waiting)]:
-            text = f"{newcomer.launch.name} was not launched: the server is being stopped"
-            self._refuse(newcomer.peer, newcomer.launch, m.Refusal.STOPPED, text)
+        event = Event.KILL_WANTED if self.admission.closing else Event.STOP_WANTED
+        self.admission.close()
         for charge in list(self._custody.runs.values()):
             self._custody.step(charge, event, now, reason=Reason.SERVER_STOPPED)
         return self._custody.take()
@@ -241,89 +224,7 @@ class Roster:
         """All runs that are there, by the name of their application."""
         return self._custody.names
 
-    # ---- decisions -----------------------------------------------------------------------------------------
-
-    def _admit(self, launch: m.Launch, peer: Peer, now: float, wall: float) -> None:
-        """Decide on a launch that came, or that has waited for its name."""
-        charge, kept = self._custody.runs.get(launch.run_id), self.archive.find(launch.run_id, launch.name)
-        if kept is not None and kept.receipt.name == launch.name:
-            self._custody.say(peer.link, m.Launched(launch.id, launch.run_id, kept.pid, attached=True))
-            self._custody.say(peer.link, m.Exited(kept.receipt))
-            self.archive.give(launch.run_id, peer.manager)
-        elif charge is not None and charge.launch.name != launch.name:
-            text = f"the run {launch.run_id} is one of the application {charge.launch.name}"
-            self._refuse(peer, launch, m.Refusal.NAME_TAKEN, text)
-        elif charge is not None and not charge.run.alive:  # it could not be started, and may be again
-            self._wait(launch, peer, charge, contested=False)
-        elif charge is not None:
-            self._return(launch, peer, charge)
-        elif launch.resume or kept is not None:
-            self.archive.give_up(launch.run_id)  # its manager concludes that, so it must stay true
-            self._refuse(peer, launch, m.Refusal.NO_RUN, f"nothing is known of a run {launch.run_id} of {launch.name}")
-        elif self._closing:
-            self._refuse(peer, launch, m.Refusal.STOPPED, "the server is being stopped")
-        elif (holder := self._custody.names.get(launch.name)) is not None:
-            self._contend(launch, peer, holder, now)
-        else:
-            self._start(launch, peer, now, wall)
-
-    def _return(self, launch: m.Launch, peer: Peer, charge: Charge) -> None:
-        """Attach the manager of a run that comes back to it, unless somebody else is there in its name."""
-        owner = self._peers.get(charge.link)
-        if owner is None or launch.takeover or same(owner, peer):
-            self._custody.bind(charge, peer, launch.id)
-        else:
-            self._wait(launch, peer, charge, contested=True)
-
-    def _contend(self, launch: m.Launch, peer: Peer, holder: Charge, now: float) -> None:
-        """Decide what becomes of a launch whose name is another run's, or whose run is another manager's."""
-        run, taken = holder.run, m.Refusal.NAME_TAKEN
-        if not run.alive:
-            self._wait(launch, peer, holder, contested=False)
-        elif (holder.link is not None or now < holder.expected) and not launch.takeover:
-            self._wait(launch, peer, holder, contested=True)
-        elif launch.run_id == holder.run_id:
-            self._custody.bind(holder, peer, launch.id)
-        elif launch.on_existing is OnExisting.REFUSE:
-            self._refuse(peer, launch, taken, f"an application of the name {launch.name} runs already")
-        elif launch.on_existing is OnExisting.ATTACH and not run.stopping:
-            self._custody.bind(holder, peer, launch.id)
-        elif run.held:
-            self._refuse(peer, launch, taken, f"{launch.name} is held: it is not replaced until it is resumed")
-        elif self._wait(launch, peer, holder, contested=False):
-            self._custody.step(holder, Event.STOP_WANTED, now, reason=Reason.REPLACED)
-
-    def _decide(self, charge: Charge, now: float) -> None:
-        """Let in who waited to see whether the manager of this run answers: it is gone."""
-        newcomer = self._waiting.get(charge.launch.name)
-        if newcomer is not None and newcomer.contested:
-            del self._waiting[charge.launch.name]
-            self._contend(newcomer.launch, newcomer.peer, charge, now)
-
-    def _wait(self, launch: m.Launch, peer: Peer, holder: Charge, *, contested: bool) -> bool:
-        if launch.name in self._waiting:
-            self._refuse(peer, launch, m.Refusal.NAME_TAKEN, f"another launch of {launch.name} waits already")
-            return False
-        what = f"to see whether manager {holder.manager} answers" if contested else "for the end of the run before"
-        self._custody.log("info", f"{launch.name} (run {launch.run_id}) waits {what}")
-        self._waiting[launch.name] = Newcomer(launch, peer, contested=contested)
-        return True
-
-    def _start(self, launch: m.Launch, peer: Peer, now: float, wall: float) -> None:
-        if sum(charge.run.alive for charge in self._custody.runs.values()) < self.most:
-            self._custody.start(launch, peer, now, wall)
-            return
-        text = f"{self.most} applications run, which is max_applications of this guest"
-        self._refuse(peer, launch, m.Refusal.CAPACITY, text)
-
     def _refilled(self, now: float, wall: float) -> list[Effect]:
         """Start what waits for names that have become free."""
-        while self._custody.freed:
-            newcomer = self._waiting.pop(self._custody.freed.pop(), None)
-            if newcomer is not None:
-                self._admit(newcomer.launch, newcomer.peer, now, wall)
+        self.admission.refill(now, wall)
         return self._custody.take()
-
-    def _refuse(self, peer: Peer, launch: m.Launch, code: str, text: str) -> None:
-        self._custody.log("warning", f"launch of {launch.name} by manager {peer.manager} refused: {text}")
-        self._custody.say(peer.link, m.Refused(code, text, id=launch.id))

@@ -48,14 +48,14 @@ def report_of(charge: Charge, execution: Execution | None) -> RunReport:
 
 
 def page_of(
-    charges: Mapping[str, Charge], executions: Mapping[str, Execution], manager: str, after: str, room: int
+    charges: Mapping[str, Charge], executions: Mapping[str, Execution], after: str, room: int
 ) -> tuple[list[RunReport], bool]:
-    """Return reports of runs of `manager`'s, by name from after `after`, and whether there are more.
+    """Return reports of the runs `charges`, by name from after `after`, and whether there are more.
 
     What is said of them takes no more than `room` bytes on the wire.
     """
     reports: list[RunReport] = []
-    for name in sorted(name for name, charge in charges.items() if charge.manager == manager and name > after):
+    for name in sorted(name for name in charges if name > after):
         report = report_of(charges[name], executions.get(charges[name].run_id))
         room -= len(encode(Report(0, report)))
         if room < 0:

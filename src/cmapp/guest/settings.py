@@ -5,6 +5,7 @@ from __future__ import annotations
 from cmapp.core import checks
 from cmapp.core.messages import OUTPUT_CHUNK
 from cmapp.core.options import Option, duration, whole
+from cmapp.core.policy import Policy, Rule, applications, rules
 from cmapp.core.record import Record, field
 from cmapp.errors import SettingsError
 from cmapp.net.address import Address, parse_listen_address
@@ -12,6 +13,8 @@ from cmapp.net.address import Address, parse_listen_address
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from cmapp.core.application import Definition
 
 CONFIG_FILE = "/etc/cmappserver.conf"
 LOG_LEVELS = ("error", "warning", "info", "debug")
@@ -41,6 +44,12 @@ def _cgroup(value: Any) -> str:
     if value not in ("auto", "none") and not checks.text(value).startswith("/"):
         raise ValueError("must be auto, none or an absolute path")
     return str(value)
+
+
+def _users(value: Any) -> tuple[str, ...]:
+    """Accept one user, or a list of them."""
+    users: tuple[str, ...] = checks.many(checks.text, least=1)([value] if isinstance(value, str) else value)
+    return users
 
 
 def _level(value: Any) -> str:
@@ -90,6 +99,31 @@ class Settings(Record):
             in_file=False,
         ),
     )
+    as_: str = field(
+        checks.text,
+        default="",
+        about=Option(
+            "HOST",
+            "with --check: say whether the manager HOST may launch what follows --",
+            shown="default not asked",
+            in_file=False,
+        ),
+    )
+    name: str = field(
+        checks.name,
+        default="",
+        about=Option(
+            "NAME",
+            "with --as: as the application NAME",
+            shown="default the last part of the command",
+            in_file=False,
+        ),
+    )
+    user: str = field(
+        checks.text,
+        default="",
+        about=Option("USER", "with --as: as USER", shown="default none is named", in_file=False),
+    )
     upgrade: bool = field(
         checks.flag,
         default=False,
@@ -114,6 +148,16 @@ class Settings(Record):
         default="auto",
         about=Option("WHERE", "auto, none or the folder of a cgroup: where each application gets a cgroup of its own"),
     )
+    run_as: tuple[str, ...] = field(
+        _users,
+        default=(),
+        about=Option(
+            "USER",
+            "user that launches may name where no policy is written, the first one if they name none; * for any",
+            many=True,
+            shown="default the server's own",
+        ),
+    )
     max_applications: int = field(
         whole,
         default=1000,
@@ -124,10 +168,20 @@ class Settings(Record):
         default=4000,
         about=Option("N", "managers that may be connected at once; one beyond is turned away"),
     )
+    max_connections_per_manager: int = field(
+        whole,
+        default=2000,
+        about=Option("N", "connections that one host's certificate may have; one beyond is turned away"),
+    )
     max_handshakes: int = field(
         whole,
         default=64,
-        about=Option("N", "connections that may be unproven at once; the oldest gives way to one beyond"),
+        about=Option("N", "TLS handshakes that may be under way at once; those beyond wait for their turn"),
+    )
+    max_handshakes_per_address: int = field(
+        whole,
+        default=16,
+        about=Option("N", "the same of one address; those beyond wait behind each other"),
     )
     handshake_timeout: float = field(
         duration,
@@ -157,3 +211,9 @@ class Settings(Record):
     allow_tls12: bool = field(
         checks.flag, default=False, about=Option(None, "accept TLS 1.2 too", shown="default only TLS 1.3")
     )
+    allow: tuple[Rule, ...] = field(rules, default=())
+    application: dict[str, Definition] = field(applications, default={})
+
+    def policy(self) -> Policy:
+        """Return what managers may do by these settings."""
+        return Policy(self.allow, self.application, self.run_as)

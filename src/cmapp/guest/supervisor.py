@@ -77,11 +77,13 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._all_ended: Callable[[], None] | None = None
         self.settings = settings
+        self._set_policy(settings)
 
     def use(self, settings: Settings) -> None:
         """Go by these settings from here on; what runs goes on as it was launched."""
         self.settings = self._around.settings = settings
-        self.roster.most = settings.max_applications
+        self._set_policy(settings)
+        self.roster.admission.most = settings.max_applications
         self.roster.archive.retention = settings.receipt_retention
 
     def load(self, handed: Mapping[str, Mapping[str, Any]], stored: dict[str, int]) -> None:
@@ -150,7 +152,12 @@ class Supervisor:
 
     def reports(self, manager: str, after: str, room: int) -> tuple[list[m.RunReport], bool]:
         """Return a page of reports of runs of `manager`'s, as `page_of` does."""
-        return page_of(self.roster.charges, self._executions, manager, after, room)
+        seen = {
+            name: charge
+            for name, charge in self.roster.charges.items()
+            if self.roster.admission.policy.sees(manager, charge.manager)
+        }
+        return page_of(seen, self._executions, after, room)
 
     def output(self, run_id: str, stream: m.Stream) -> Capture | None:
         """Return what is kept of the run's output, as long as there is anything of it."""
@@ -203,6 +210,10 @@ class Supervisor:
     def count(self) -> int:
         """How many runs there are."""
         return len(self.roster.charges)
+
+    def _set_policy(self, settings: Settings) -> None:
+        policy = self.roster.admission.policy = settings.policy()
+        log.log(logging.INFO if policy.written else logging.WARNING, "%s", policy)
 
     # ---- what happens to runs ------------------------------------------------------------------------------
 

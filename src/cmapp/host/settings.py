@@ -6,18 +6,20 @@ here; what several of them mean together is for task.py.
 
 from __future__ import annotations
 
-from cmapp.core import checks
+from cmapp.core import checks, values
+from cmapp.core.application import Application
 from cmapp.core.options import Option, duration
 from cmapp.core.outcome import signal_name
 from cmapp.core.pursuit import Patience
-from cmapp.core.record import Record, field
-from cmapp.core.rules import Kind, OnExisting, OrphanAction
-from cmapp.host import values
+from cmapp.core.record import field
+from cmapp.core.rules import OnExisting, OrphanAction
+from cmapp.host.values import OutputTo, halt
+from cmapp.host.values import address as address_text
 
 CONFIG_FILE = "/etc/cmappmgr.conf"
 
 
-class Settings(Record):
+class Settings(Application):
     """What a user may set; durations in seconds."""
 
     keys: str = field(
@@ -36,7 +38,7 @@ class Settings(Record):
         ),
     )
     address: str = field(
-        values.address,
+        address_text,
         default="",
         about=Option(
             "HOST[:PORT]",
@@ -63,83 +65,6 @@ class Settings(Record):
         checks.flag,
         default=False,
         about=Option(None, "push another manager of it aside, even one that answers", shown="default off"),
-    )
-    type: Kind = field(
-        checks.one_of(Kind),
-        default=Kind.SIMPLE,
-        about=Option("TYPE", "simple, forking or notify: which its main process is", shown="default simple"),
-    )
-    pid_file: str = field(
-        values.folder,
-        default="",
-        about=Option("FILE", "where a forking command leaves its main process's pid", shown="default nowhere"),
-    )
-    ready: str = field(
-        values.ready,
-        default="",
-        about=Option(
-            "SPEC", "notify, tcp:PORT, http:URL or command:COMMAND: when it is ready", shown="default not asked"
-        ),
-    )
-    ready_timeout: float = field(
-        duration,
-        default=60.0,
-        about=Option("DURATION", "time from the launch to being ready", shown="default 60s"),
-    )
-    health_command: tuple[str, ...] = field(
-        values.words,
-        default=(),
-        about=Option("COMMAND", "run COMMAND in the guest to check its health", shown="default none"),
-    )
-    health_interval: float = field(
-        values.interval,
-        default=30.0,
-        about=Option("DURATION", "time from a check of its health to the next", shown="default 30s"),
-    )
-    health_timeout: float = field(
-        values.interval,
-        default=10.0,
-        about=Option("DURATION", "time that a check of its health may take", shown="default 10s"),
-    )
-    health_retries: int = field(
-        values.tries,
-        default=3,
-        about=Option("NUMBER", "checks in a row that fail before it is stopped", shown="default 3"),
-    )
-    watchdog_timeout: float | None = field(
-        values.interval,
-        default=None,
-        about=Option(
-            "DURATION", "the longest time between two signs of life by sd_notify", shown="default none expected"
-        ),
-    )
-    user: str | None = field(
-        checks.text,
-        default=None,
-        about=Option("USER", "run the command as USER of the guest", shown="default the server's"),
-    )
-    group: str | None = field(
-        checks.text,
-        default=None,
-        about=Option("GROUP", "run the command in GROUP of the guest", shown="default USER's"),
-    )
-    cwd: str = field(values.folder, default="/", about=Option("DIR", "run the command in DIR of the guest"))
-    env: dict[str, str] = field(
-        values.environment,
-        default={},
-        about=Option("NAME=VALUE", "a variable of the command's environment", many=True, shown="default none at all"),
-    )
-    limit: dict[str, tuple[int, int]] = field(
-        values.limits,
-        default={},
-        about=Option(
-            "NAME=SOFT[:HARD]", "a resource limit of the application", many=True, shown="default the server's"
-        ),
-    )
-    umask: int = field(
-        values.mask,
-        default=0o022,
-        about=Option("OCTAL", "file mode creation mask of the command", shown="default 022"),
     )
     poll_interval: float = field(
         values.interval,
@@ -171,29 +96,14 @@ class Settings(Record):
         default=OrphanAction.STOP,
         about=Option("ACTION", "stop or keep: what becomes of it then", shown="default stop"),
     )
-    stop_timeout: float = field(
-        duration,
-        default=30.0,
-        about=Option("DURATION", "time from the stop signal to SIGKILL", shown="default 30s"),
-    )
-    stop_signal: int = field(
-        values.signal,
-        default=15,
-        about=Option("SIGNAL", "signal that asks the application to stop", shown="default TERM"),
-    )
-    stop_command: tuple[str, ...] = field(
-        values.words,
-        default=(),
-        about=Option("COMMAND", "run COMMAND in the guest to stop it, before the signal", shown="default none"),
-    )
     detach_on_signal: int | None = field(
-        values.halt,
+        halt,
         default=None,
         about=Option("SIGNAL", "TERM, INT or HUP leaves it running, as SIGUSR1 does", shown="default only SIGUSR1"),
     )
-    output: values.OutputTo = field(
-        checks.one_of(values.OutputTo),
-        default=values.OutputTo.NONE,
+    output: OutputTo = field(
+        checks.one_of(OutputTo),
+        default=OutputTo.NONE,
         about=Option("WHERE", "none, log or stdout: where the application's output goes", shown="default none"),
     )
     log_file: str = field(

@@ -12,11 +12,11 @@ from cmapp.core import checks, messages
 from cmapp.core.messages import Launch, Refusal
 from cmapp.core.outcome import NotStarted, Refused
 from cmapp.core.record import Record
-from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanRules, Probe, ReadyRules, StopRules
+from cmapp.core.rules import Kind, OnExisting, OrphanRules
 from cmapp.core.wire import encode
 from cmapp.errors import LocalProtocolError, SettingsError
-from cmapp.host.values import OutputTo, ready_rules
-from cmapp.net.address import Address, parse_address
+from cmapp.host.values import OutputTo
+from cmapp.net.address import Address, parse_address, parse_guest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Task(Record):
 
 def task_of(settings: Settings, guest: str, command: Sequence[str], run_id: str) -> Task:
     """Return the task that `guest` and `command` of the command line mean; raises SettingsError."""
-    if not command:
-        raise SettingsError("there is no command: end the command line with -- COMMAND [ARG...]")
-    who = parse_address(guest)
-    name = settings.name or command[0].rpartition("/")[2]
+    if not command and not settings.name:
+        raise SettingsError("there is no command: end the command line with -- COMMAND [ARG...], or give --name")
+    who = parse_guest(guest)
+    name = settings.name or "".join(command[:1]).rpartition("/")[2]
     try:
         checks.name(name)
     except ValueError as error:
@@ -71,6 +71,7 @@ def lacking(launch: Launch, features: Sequence[str]) -> list[str]:
     attaches = launch.on_existing is OnExisting.ATTACH or launch.takeover
     needs = {
         "attach": attaches,
+        "definitions": not launch.argv,
         "health": launch.health is not None or launch.watchdog is not None,
         "kinds": launch.kind is not Kind.SIMPLE,
         "limits": bool(launch.limits),
@@ -102,37 +103,14 @@ def _check_together(settings: Settings) -> None:
 
 def _launch(settings: Settings, name: str, command: Sequence[str], run_id: str) -> Launch:
     """Return the launch; raises ValueError if it cannot be said."""
-    health = settings.health_command and HealthRules(
-        settings.health_command, settings.health_interval, settings.health_timeout, settings.health_retries
-    )
     return Launch(
         LAUNCH_ID,
         name,
         run_id,
         tuple(command),
-        user=settings.user,
-        group=settings.group,
-        cwd=settings.cwd,
-        env=settings.env,
-        umask=settings.umask,
-        limits=settings.limit,
-        kind=settings.type,
-        pid_file=settings.pid_file,
-        stop=StopRules(settings.stop_signal, settings.stop_timeout, settings.stop_command),
+        **settings.rules(),
         orphan=OrphanRules(settings.orphan_timeout, settings.orphan_action),
-        ready=_ready(settings),
-        health=health or None,
-        watchdog=settings.watchdog_timeout,
         on_existing=settings.on_existing,
         takeover=settings.takeover,
         output=settings.output is not OutputTo.NONE,
     )
-
-
-def _ready(settings: Settings) -> ReadyRules | None:
-    """Return the rules of readiness; an application of type notify says so by itself."""
-    if settings.ready:
-        return ready_rules(settings.ready, settings.ready_timeout)
-    if settings.type is Kind.NOTIFY:
-        return ReadyRules(Probe.NOTIFY, timeout=settings.ready_timeout)
-    return None
