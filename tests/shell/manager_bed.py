@@ -116,10 +116,11 @@ class Peer:
     def hear(self, kind: type[M]) -> M:
         """Return the next message, which must be a `kind`."""
         while not self._heard:
-            self._await(select.POLLIN)
             data = self.link.read()
             assert data is not None, f"the manager hung up, a {kind.word} was expected"
             self._heard.extend(self.session.receive(data))
+            if not self._heard:
+                self._await(select.POLLIN)
         message = self._heard.popleft()
         assert isinstance(message, kind), f"a {kind.word} was expected: {message}"
         return message
@@ -163,7 +164,7 @@ class Peer:
 
     def reset(self) -> None:
         """Break the connection without a word."""
-        self.link.tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     def close(self) -> None:

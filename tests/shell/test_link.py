@@ -95,17 +95,17 @@ def test_handshake_does_not_wait(pair: Pair) -> None:
 
 def test_small_writes_are_not_held_back(joined_by_tcp: Pair) -> None:
     """Both ends send at once what they are given: no delayed acknowledgement costs 40 ms."""
-    assert all(link.tls.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for link in joined_by_tcp)
+    assert all(link.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for link in joined_by_tcp)
 
 
 def test_silent_peers_are_given_up_by_the_kernel(joined_by_tcp: Pair) -> None:
     """Both ends have a backstop of 20 s for a peer that is cut off, whether something waits to be confirmed or not."""
     tcp = socket.IPPROTO_TCP
     for link in joined_by_tcp:
-        assert link.tls.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert link.tls.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == DEAF * 1000 == 20_000
+        assert link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert link.sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == DEAF * 1000 == 20_000
         idle, every, count = (
-            link.tls.getsockopt(tcp, option)
+            link.sock.getsockopt(tcp, option)
             for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         )
         assert idle + every * count == DEAF

@@ -50,7 +50,7 @@ def close(caller: Caller) -> None:
 
 def reset(caller: Caller) -> None:
     """Have the kernel reset the connection."""
-    caller.link.tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    caller.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     caller.close()
 
 
@@ -67,7 +67,7 @@ def say_nonsense(caller: Caller) -> None:
 
 def half_close(caller: Caller) -> None:
     """Say that nothing more will come, but go on reading."""
-    socket.socket.shutdown(caller.link.tls, socket.SHUT_WR)
+    caller.link.sock.shutdown(socket.SHUT_WR)
 
 
 def test_name_of_a_watched_application(call: Callable[..., Caller]) -> None:

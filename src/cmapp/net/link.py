@@ -2,7 +2,10 @@
 
 A link never waits: it is stepped when its socket can be read or written, and says by `wants_write` whether it
 has to know of the latter. Everything that leaves in one step leaves in one write, because two small writes
-cost a delayed acknowledgement. The invariant: no more than `limit` bytes wait to be sent.
+cost a delayed acknowledgement. OpenSSL reads from memory, not from the socket: by itself it would take what a peer
+sends for as long as it comes, and a handshake in a hundred thousand pieces, or as many new keys, would hold up
+everybody else. The invariants: a step takes no more than TURN bytes from the socket; no more than `limit` bytes wait
+to be sent; a peer that sends and sends, and says nothing, is told from one that speaks.
 """
 
 from __future__ import annotations
@@ -12,18 +15,21 @@ import socket
 import ssl
 
 from cmapp.errors import LinkError
-from cmapp.net.tls import explain
+from cmapp.net.refusals import explain
 
-RECORD = 16 * 1024  # bytes: the largest TLS record
+TURN = 16 * 1024  # bytes that are taken from the socket at once
+PROVING_TURN = 4 * 1024  # the same of a peer that has yet to prove itself: a whole handshake, mostly
+HANDSHAKE_LIMIT = 64 * 1024  # bytes of a handshake: a chain of certificates with large keys has 12 KiB
+BARREN_LIMIT = 64 * 1024  # bytes in a row of which nothing comes: TLS's own messages are small and few
 # A peer that is cut off without a word is noticed by its polls; these are the backstop, on both ends.
 DEAF = 20  # seconds in which the other end's kernel has to confirm something, whatever its processes do
 PROBE_AFTER, PROBE_EVERY, PROBES = 8, 4, 3  # seconds, seconds and unanswered probes: DEAF in all
 
 
 class Link:
-    """A TLS socket that never blocks; `peer` is what it is called in errors."""
+    """A TLS connection that never blocks; `peer` is what it is called in errors."""
 
-    __slots__ = ("_limit", "_out", "peer", "tls", "wants_write")
+    __slots__ = ("_barren", "_coming", "_going", "_limit", "_out", "peer", "sock", "tls", "wants_write")
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, *, peer: str, limit: int, guest: str | None = None
@@ -32,52 +38,62 @@ class Link:
         sock.settimeout(0)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _set_up(sock)
-        self.tls = context.wrap_socket(
-            sock,
+        self._coming, self._going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._coming,
+            self._going,
             server_side=guest is None,
             server_hostname=None if guest is None else guest.encode(),  # bytes spare us IDNA
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
         )
+        self.sock = sock
         self.peer = peer
         self.wants_write = False
         self._limit = limit
         self._out = bytearray()
+        self._barren = 0
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
-        return self.tls.fileno()
+        return self.sock.fileno()
 
     def handshake(self) -> bool:
-        """Go on with the handshake; return whether it is done. Raises TrustError or LinkError."""
-        self.wants_write = False
+        """Go on with the handshake; return whether it is done. Raises TrustError or LinkError.
+
+        When it is, `read` has to be called once: what came with its end does not wait in the socket any more.
+        """
         try:
+            self._receive(PROVING_TURN, HANDSHAKE_LIMIT)
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
-            return False
+            done = False
         except OSError as error:
+            self._try_to_send()  # the alert that tells the peer why
             raise explain(error, peer=self.peer) from None
-        return True
+        else:
+            done = True
+            self._barren = 0
+        self.flush()
+        return done
 
     def read(self) -> bytes | None:
         """Return what came, b"" for nothing yet, None for an orderly end. Raises TrustError or LinkError."""
+        data = b""
         try:
-            data = self.tls.recv(RECORD)
-            while data and self.tls.pending():
-                data += self.tls.recv(RECORD)
+            self._receive(TURN, BARREN_LIMIT)
+            while piece := self.tls.read(TURN):
+                data += piece
         except ssl.SSLWantReadError:
-            return b""
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
-            return b""
-        except ssl.SSLZeroReturnError:
-            return None
+            pass
         except OSError as error:
+            self._try_to_send()
             raise explain(error, peer=self.peer) from None
-        return data or None
+        else:
+            return data or None  # an orderly end, which stays one
+        if data:
+            self._barren = 0
+        if self._going.pending:  # an answer of TLS itself
+            self.flush()
+        return data
 
     @property
     def waiting(self) -> int:
@@ -88,25 +104,26 @@ class Link:
         """Send `data` now, keep what the socket does not take. Raises LinkError when too much would wait."""
         if len(self._out) + len(data) > self._limit:
             raise LinkError(f"{self.peer} does not read what it is sent: {len(self._out)} bytes wait for it")
-        self._out += data
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self.tls.write(rest) :]
+        except OSError as error:
+            raise explain(error, peer=self.peer) from None
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as the socket takes it. Raises TrustError or LinkError."""
-        self.wants_write = False
+        """Send what waits, as far as the socket takes it. Raises LinkError."""
         try:
-            while self._out:
-                del self._out[: self.tls.send(self._out)]
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLWantWriteError:
-            self.wants_write = True
+            self._send()
         except OSError as error:
             raise explain(error, peer=self.peer) from None
+        if len(self._out) > 2 * self._limit:  # what TLS itself answers is not limited by `write`
+            raise LinkError(f"{self.peer} does not read what it is sent: {len(self._out)} bytes wait for it")
 
     def hang_up(self) -> None:
         """Send our orderly end, as far as it goes without waiting; the peer's rest is to be drained."""
-        for end in (self.tls.unwrap, self._shut_down):
+        for end in (self.tls.unwrap, self._send, self._shut_down):
             try:
                 end()
             except (OSError, ValueError):
@@ -118,7 +135,7 @@ class Link:
         Closing while something waits to be read would reset what the peer has not read yet.
         """
         try:
-            return not os.read(self.tls.fileno(), 4 * RECORD)
+            return not os.read(self.sock.fileno(), 4 * TURN)
         except BlockingIOError:
             return False
         except OSError:
@@ -126,10 +143,43 @@ class Link:
 
     def close(self) -> None:
         """Close the socket."""
-        self.tls.close()
+        self.sock.close()
+
+    def _receive(self, most: int, barren: int) -> None:
+        """Take what has come, no more than `most` bytes; raises OSError, or LinkError of more than `barren` in vain."""
+        try:
+            data = self.sock.recv(most)
+        except BlockingIOError:
+            return
+        if not data:
+            self._coming.write_eof()
+            return
+        self._barren += len(data)
+        if self._barren > barren:
+            raise LinkError(
+                f"{self.peer} sends and sends, but says nothing: {self._barren} bytes of TLS's own messages"
+            )
+        self._coming.write(data)
+
+    def _send(self) -> None:
+        """Send what waits, as far as the socket takes it; raises OSError."""
+        self.wants_write = False
+        if self._going.pending:
+            self._out += self._going.read()
+        try:
+            while self._out:
+                del self._out[: self.sock.send(self._out)]
+        except BlockingIOError:
+            self.wants_write = True
+
+    def _try_to_send(self) -> None:
+        try:
+            self._send()
+        except OSError:
+            pass  # why the peer is refused is told, its answer does not matter any more
 
     def _shut_down(self) -> None:
-        socket.socket.shutdown(self.tls, socket.SHUT_WR)
+        self.sock.shutdown(socket.SHUT_WR)
 
 
 def _set_up(sock: socket.socket) -> None:
