@@ -229,3 +229,25 @@ def test_found_again(bed: TreeBed) -> None:
     again.kill()
     bed.clear(again)
     bed.clear(tree)
+
+
+def test_an_orphan_that_may_be_anybodys(bed: TreeBed) -> None:
+    """A process shows no environment while it is executed: as long as one does, nobody is sure that nothing is left.
+
+    One that was started without any looks the same, and does not keep a run from its end for good.
+    """
+    process, tree, _ = bed.launch("sh", "-c", "exec sleep 1000")
+    script = "env -i setsid sleep 1000 >/dev/null & echo $!"
+    stranger = int(subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=True).stdout)
+    try:
+        until(lambda: stat(stranger)[3] == str(stranger), "it is executed")
+        tree.kill()
+        bed.end(process)
+        if bed.cgroup is None:
+            with pytest.raises(BlockingIOError, match="nobody can tell yet whose it is"):
+                tree.survivors()
+        bed.clear(tree)
+        assert alive(stranger)
+    finally:
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+YOUNG = 10.0  # seconds
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -109,6 +111,16 @@ def has_variable(pid: int, variable: bytes) -> bool:
     except OSError as error:
         unless_blind(error)
         return False
+
+
+def is_being_executed(pid: int) -> bool:
+    """Tell whether a young process shows no environment: the kernel has none to show for a moment at each execution."""
+    try:
+        found = None if read(f"/proc/{pid}/environ") else stat(pid)
+    except OSError as error:
+        unless_blind(error)
+        return False
+    return found is not None and found.alive and time.clock_gettime(time.CLOCK_BOOTTIME) - found.start / _TICKS < YOUNG
 
 
 def usage_of(pids: Iterable[int]) -> Usage:

@@ -9,6 +9,7 @@ lives in it. The invariant: a signal goes by a pidfd to a process that was judge
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -29,6 +30,7 @@ MARKER = "CMAPP_RUN_ID"
 _EAGER = 10  # looks one after the other at a tree that is young, when daemons are born
 _SELDOM = 8  # and every so many later
 _REMEMBERED = 1024  # sessions and groups of one tree
+_DOUBTS = 10  # looks in a row at which it is not believed that nobody is left, as an orphan was just being executed
 _FRESH = 0.5  # seconds that a list of orphans will do for remembering
 
 
@@ -86,6 +88,7 @@ class SessionTree:
         self._sessions: set[int] = set()
         self._killing = False
         self._looks = 0
+        self._doubts = 0
 
     def started(self, leader: int) -> None:
         """Take note of the process that leads the run, or of one that was found to be the run's."""
@@ -138,7 +141,7 @@ class SessionTree:
     def survivors(self) -> list[int]:
         """Return pidfds of members that live, at most 64, the caller's to close; empty only if none lives.
 
-        Raises OSError when there is no descriptor left to look with.
+        Raises OSError when there is no descriptor left to look with, or it is to be looked again.
         """
         if self._killing:
             self.kill()
@@ -153,6 +156,8 @@ class SessionTree:
         except OSError:
             if not held:
                 raise
+        if not held and self._is_in_doubt():
+            raise BlockingIOError(errno.EAGAIN, "an orphan is just being executed, and nobody can tell yet whose it is")
         return held
 
     def limit(self, memory: tuple[int, int] | None = None, pids: tuple[int, int] | None = None) -> None:
@@ -225,6 +230,11 @@ class SessionTree:
         else:
             self._sessions |= sessions
         self._sessions -= {0, os.getsid(0), os.getpgrp()}
+
+    def _is_in_doubt(self) -> bool:
+        """Tell whether there is an orphan that nobody can tell yet whose it is; it is waited for only so long."""
+        self._doubts += 1
+        return self._doubts <= _DOUBTS and any(map(proc.is_being_executed, self._around.orphans(fresh=True)))
 
     def _note(self, pid: int, found: Stat) -> None:
         if found.alive:
