@@ -133,6 +133,24 @@ def test_hole(spool: Callable[..., Spool], disk: Disk) -> None:
         assert found.read(10, 3) == (100, TEXT[100:103])
 
 
+def test_hole_while_the_disk_hangs(spool: Callable[..., Spool], disk: Disk) -> None:
+    """What is read while another stream has failed is a hole, also for a stream of which something waits."""
+    release = threading.Event()
+    disk.do(partial(release.wait, WAIT))
+    track = spool().track(RUN, Stream.STDOUT)
+    track.write(0, TEXT[:10])
+    track.write(10, TEXT[10:20])
+    track._spool.failed("for the test")
+    track.write(20, TEXT[20:30])
+    track._spool._resume = 0.0
+    track.write(30, TEXT[30:40])
+    assert track.end == 40
+    release.set()
+    assert disk.flush(WAIT)
+    assert track._spool.held == 0
+    assert all_of(track) == [(0, TEXT[:10]), (30, TEXT[30:40])]
+
+
 def test_on_its_way(spool: Callable[..., Spool], disk: Disk) -> None:
     """What is not on the disk yet is there all the same, and while the disk hangs it is bounded."""
     release = threading.Event()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,6 @@ from tests.system.wires import Wire
 if TYPE_CHECKING:
     from tests.system.bed import Bed, Manager
     from tests.system.books import Book
-    from tests.system.server import Server
 
 COUNTS = "n=0; until [ -e go ]; do n=$((n+1)); echo line $n; echo error $n >&2; sleep 0.005; done; exit 9"
 BYTES = 4_000_000
@@ -32,14 +30,6 @@ def until_more(manager: Manager) -> None:
 def missing(manager: Manager) -> int:
     """Return how many bytes the package log says are missing."""
     return sum(int(number) for number in re.findall(r"WARNING: (\d+) bytes of its std", manager.log))
-
-
-def spooled(server: Server, run_id: str) -> int:
-    """Return how many bytes of its standard output have passed through the server's spool."""
-    segments = [(int(path.suffix[1:]), path) for path in (server.state / "spool").glob(f"{run_id}.stdout.*")]
-    with suppress(FileNotFoundError):  # of one that is just being dropped
-        return max((offset + path.stat().st_size for offset, path in segments), default=0)
-    return 0
 
 
 def check_lines(said: str, word: str) -> None:
@@ -122,8 +112,7 @@ def test_more_than_the_spool_holds(bed: Bed, book: Book, fate: str) -> None:
         wire.cut()
         manager.until_log("lost the link")
         book.let_end()
-        # What a server that is killed has read, and not written to its spool yet, nobody can know of.
-        until(lambda: spooled(bed.server, manager.run_id) == BYTES, "the end of its writing")
+        until((book.folder / "flooded").exists, "the end of its writing")
         if fate != "none":
             renew(bed, fate)
         wire.mend()

@@ -58,12 +58,11 @@ class Capture:
         if self.closed:
             return None
         try:
-            data = os.read(self.descriptor, OUTPUT_CHUNK)
+            data = self._track.take(self.descriptor, self.total, OUTPUT_CHUNK)
         except BlockingIOError:
             return b""
         if not data:
             return None
-        self._track.write(self.total, data)
         self.total += len(data)
         self._kept += data
         if len(self._kept) > 2 * self._keep:

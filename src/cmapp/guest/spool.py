@@ -1,8 +1,9 @@
 """What applications wrote, on disk: the last part of each stream, for who asks for it after a server has gone.
 
 A stream is kept in segments, files that are named by the offset of their first byte, so the folder alone tells what
-is there. The oldest segment goes when a stream has reached its limit. The invariant: a byte in the spool has the
-offset that it has in the stream; what could not be written is a hole, never a shift.
+is there. The oldest segment goes when a stream has reached its limit. What the disk does not have yet is staged
+meanwhile, so that a crash does not take it along. The invariant: a byte in the spool has the offset that it has in the
+stream; what could not be written is a hole, never a shift.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cmapp.core import checks
-from cmapp.core.messages import Stream
+from cmapp.guest.segment import append, by_stream, load, size_of, unlink
+from cmapp.guest.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from cmapp.core.messages import Stream
     from cmapp.guest.disk import Disk
+    from cmapp.guest.stage import Staged
 
     Piece = tuple[int, bytes]
 
@@ -41,7 +44,6 @@ class Spool:
         self.limit = limit
         self.folder = os.path.join(folder, FOLDER)
         self.held = 0  # bytes that wait for the disk
-        self._found: dict[tuple[str, Stream], list[int]] = {}
         self._cause = ""
         self._resume = 0.0
         try:
@@ -50,10 +52,8 @@ class Spool:
         except OSError as error:
             log.error("%s cannot be used: %s: output is kept in memory only", self.folder, error.strerror)
             names = []
-        for name in names:
-            parts = _parse(name)
-            if parts is not None:
-                self._found.setdefault(parts[:2], []).append(parts[2])
+        self._found = by_stream(names)
+        self.stage = Stage(folder, wanted=limit > 0)
 
     def track(self, run_id: str, stream: Stream) -> Track:
         """Return the track of a stream, with what was found of it."""
@@ -62,7 +62,7 @@ class Spool:
 
     def sweep(self, keep: Collection[str]) -> None:
         """Remove what was found of runs other than `keep`."""
-        for run_id, stream in list(self._found):
+        for run_id, stream in {*self._found, *self.stage.found}:
             if run_id not in keep:
                 self.track(run_id, stream).remove()
 
@@ -88,17 +88,25 @@ class Spool:
 class Track:
     """One stream in the spool."""
 
-    __slots__ = ("_at", "_flying", "_segments", "_spool", "_waiting", "run_id", "stream")
+    __slots__ = ("_at", "_flying", "_segments", "_spool", "_staged", "_waiting", "run_id", "stream")
 
     def __init__(self, spool: Spool, run_id: str, stream: Stream, starts: Sequence[int]) -> None:
-        """Take over the segments that begin at `starts`, in their order."""
+        """Take over the segments that begin at `starts`, in their order, and what is staged behind them."""
         self.run_id = run_id
         self.stream = stream
         self._spool = spool
-        self._segments = [(start, _size(self._path(start))) for start in starts]
+        self._segments = [(start, size_of(self._path(start))) for start in starts]
         self._waiting = bytearray()
         self._at = 0  # the offset of what waits
         self._flying: Piece | None = None  # what the disk's thread is writing
+        self._staged: Staged | None = None
+        if (run_id, stream) in spool.stage.found:
+            staged = spool.stage.staged(run_id, stream)
+            for start, data in staged.contents():
+                at = max(start, self.end)
+                self.write(at, data[at - start :])
+            self._staged = staged  # not before, so that none goes that is yet to be written
+            self._release()
 
     @property
     def end(self) -> int:
@@ -109,14 +117,29 @@ class Track:
             return self._flying[0] + len(self._flying[1])
         return sum(self._segments[-1]) if self._segments else 0
 
+    def take(self, pipe: int, offset: int, most: int) -> bytes:
+        """Return what can be read from `pipe`, at most `most` bytes, spooled: it is at `offset` in the stream.
+
+        From when it leaves the pipe it is safe from a crash. Raises BlockingIOError if there is nothing.
+        """
+        if not self._spool.usable:
+            return os.read(pipe, most)
+        if self._staged is None:
+            self._staged = self._spool.stage.staged(self.run_id, self.stream)
+        data = self._staged.take(pipe, offset, most)
+        self.write(offset, data)
+        return data
+
     def write(self, offset: int, data: bytes) -> None:
         """Spool `data`, which is at `offset` in the stream."""
         spool = self._spool
-        if not spool.usable:
+        if not data or not spool.usable:
             return
         if spool.held + len(data) > HELD_LIMIT:
             self._drop("the disk is too slow for it")
             return
+        if self._at + len(self._waiting) != offset:  # what waits is one piece: a hole ends it
+            self._cut(len(self._waiting))
         if not self._waiting:
             self._at = offset
         self._waiting += data
@@ -124,6 +147,7 @@ class Track:
         extra = len(self._waiting) - spool.limit
         if extra > 0:  # it would be removed as soon as it was written
             self._cut(extra)
+            self._release()
         if self._flying is None:
             self._store()
 
@@ -132,7 +156,7 @@ class Track:
         for start, size in self._segments:
             if start + size > offset:
                 at = max(start, offset)
-                data = _load(self._path(start), at - start, min(most, start + size - at))
+                data = load(self._path(start), at - start, min(most, start + size - at))
                 if isinstance(data, bytes) and data:
                     return at, data
         return self._not_stored(offset, most)
@@ -142,7 +166,7 @@ class Track:
         for start, size in self._segments:
             if start + size > offset:
                 at = max(start, offset)
-                work = partial(_load, self._path(start), at - start, min(most, start + size - at))
+                work = partial(load, self._path(start), at - start, min(most, start + size - at))
                 if self._spool.disk.do(work, partial(self._fetched, start + size, at, most, done)):
                     return
                 break
@@ -155,8 +179,11 @@ class Track:
         if self._flying is not None:
             paths.append(self._path(self._flying[0]))
         self._segments = []
+        if self._staged is not None:
+            self._staged.release()
+            self._staged = None
         if paths:
-            self._spool.disk.do(partial(_unlink, paths))
+            self._spool.disk.do(partial(unlink, paths))
 
     def _path(self, start: int) -> str:
         return f"{self._spool.folder}/{self.run_id}.{self.stream.value}.{start}"
@@ -182,7 +209,16 @@ class Track:
 
     def _drop(self, cause: str) -> None:
         self._cut(len(self._waiting))
+        self._release()
         self._spool.failed(cause)
+
+    def _release(self) -> None:
+        """Let go of what is staged and no longer on its way to the disk."""
+        if self._staged is None:
+            return
+        pieces = (self._flying or (0, b""), (self._at, self._waiting))
+        if not self._staged.release(*((start, start + len(data)) for start, data in pieces if data)):
+            self._staged = None
 
     def _store(self) -> None:
         """Hand what waits to the disk, as much as fits into a segment."""
@@ -199,7 +235,7 @@ class Track:
             old += 1
         paths = [self._path(start) for start, _ in self._segments[:old]]
         del self._segments[:old]
-        work = partial(_append, paths, self._path(start), size, data)
+        work = partial(append, paths, self._path(start), size, data)
         if not self._spool.disk.do(work, partial(self._stored, start), size=len(data)):
             self._drop("the disk is too slow for it")
             return
@@ -221,63 +257,4 @@ class Track:
         self._segments.append((start, result))
         if self._waiting:
             self._store()
-
-
-def _parse(name: str) -> tuple[str, Stream, int] | None:
-    """Return what the name of a segment tells, None if it is none."""
-    run_id, _, rest = name.partition(".")
-    stream, _, start = rest.partition(".")
-    try:
-        return checks.uuid(run_id), Stream(stream), checks.count(int(start))
-    except ValueError:
-        return None
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path, follow_symlinks=False).st_size
-    except OSError:
-        return 0
-
-
-# ---- on the disk's thread ------------------------------------------------------------------------------------
-
-
-def _append(paths: Sequence[str], path: str, offset: int, data: bytes) -> int:
-    """Remove the segments `paths`, write `data` to one of them at `offset`, and return how long it is then."""
-    _unlink(paths)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    if not offset:
-        flags |= os.O_TRUNC
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    descriptor = os.open(path, flags, 0o600)
-    written = 0
-    try:
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], offset + written)
-    except OSError:
-        if not offset and not written:
-            os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
-    return offset + len(data)
-
-
-def _load(path: str, offset: int, most: int) -> bytes | OSError:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.pread(descriptor, most, offset)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return error
-
-
-def _unlink(paths: Sequence[str]) -> None:
-    for path in paths:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass  # as wanted
+        self._release()
