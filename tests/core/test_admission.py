@@ -6,20 +6,19 @@ from typing import Any
 
 import pytest
 
-from cmapp.core.application import Definition
 from cmapp.core.lifecycle import State
 from cmapp.core.outcome import Exited
-from cmapp.core.policy import Policy, rules
+from cmapp.core.policy import Policy, applications, rules
 from cmapp.core.rules import OnExisting
 from tests.core.roster_bed import Bed
 
 REFUSED = "refused policy: refused by policy"
 
 
-def bed_with(*tables: dict[str, Any], **applications: str) -> Bed:
+def bed_with(*tables: dict[str, Any], **commands: str) -> Bed:
     """Return a guest with rules, which allow the beds' command unless they say otherwise, and with applications."""
     bed = Bed()
-    defined = {name: Definition(command=command) for name, command in applications.items()}
+    defined = applications({name: {"command": command} for name, command in commands.items()})
     bed.roster.admission.policy = Policy(rules([{"commands": "web", **table} for table in tables]), defined)
     bed.connect("one", manager="host1")
     bed.connect("two", manager="host2")
@@ -130,8 +129,8 @@ def test_an_application_of_the_guest_is_taken_over() -> None:
     bed = bed_with({"managers": "host*", "applications": "web"}, web="nginx")
     bed.launch("one", 1, argv=())
     bed.lose("one")
-    other = Definition(command="apache")
-    bed.roster.admission.policy = Policy(rules([{"managers": "host*", "applications": "web"}]), {"web": other})
+    other = applications({"web": {"command": "apache"}})
+    bed.roster.admission.policy = Policy(rules([{"managers": "host*", "applications": "web"}]), other)
     assert bed.launch("two", 1, argv=()) == "launched 1 attached"
 
 

@@ -7,8 +7,6 @@ one that is longer than WORD_LIMIT. Matching follows all ways at once, so that n
 
 from __future__ import annotations
 
-import shlex
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,7 +82,7 @@ class CommandPattern:
             raise ValueError("must have a word at least")
         self._open = words[-1] == REST
         self._words = [Pattern(word) for word in (words[:-1] if self._open else words)]
-        self.text = " ".join(word if word == REST else shlex.quote(word) for word in words)
+        self.text = " ".join(word if word.isprintable() and word and " " not in word else repr(word) for word in words)
 
     def fits(self, argv: Sequence[str]) -> bool:
         """Tell whether `argv` is like this; no pattern fits a command without words."""

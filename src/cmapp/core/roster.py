@@ -219,6 +219,11 @@ class Roster:
         """Return the run of that run id, if there is anything of it."""
         return self._custody.runs.get(run_id)
 
+    def seen_by(self, manager: str) -> dict[str, Charge]:
+        """Return the runs that the manager may see, by the name of their application."""
+        policy = self.admission.policy
+        return {name: charge for name, charge in self.charges.items() if policy.sees(manager, charge.manager)}
+
     @property
     def charges(self) -> dict[str, Charge]:
         """All runs that are there, by the name of their application."""

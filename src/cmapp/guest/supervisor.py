@@ -64,8 +64,7 @@ class Supervisor:
         """Give applications `descriptors` as their limit of open files, soft and hard."""
         with open(BOOT_ID_FILE) as file:  # now, while there are descriptors
             self.boot_id = file.read().strip()
-        most, retention = settings.max_applications, settings.receipt_retention
-        self.roster = Roster(self.boot_id, most=most, receipts=RECEIPTS_KEPT, retention=retention)
+        self.roster = Roster(self.boot_id, most=0, receipts=RECEIPTS_KEPT, retention=0.0)  # the rest is in the settings
         self.files = Receipts(disk, settings.state_dir)
         self._loop = loop
         self._around = Surroundings(loop, disk, containment, settings, descriptors)
@@ -76,13 +75,12 @@ class Supervisor:
         self._effects: deque[Effect] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._all_ended: Callable[[], None] | None = None
-        self.settings = settings
-        self._set_policy(settings)
+        self.use(settings)
 
     def use(self, settings: Settings) -> None:
         """Go by these settings from here on; what runs goes on as it was launched."""
         self.settings = self._around.settings = settings
-        self._set_policy(settings)
+        self.roster.admission.policy = settings.policy()
         self.roster.admission.most = settings.max_applications
         self.roster.archive.retention = settings.receipt_retention
 
@@ -151,13 +149,8 @@ class Supervisor:
         return None if charge is None else report_of(charge, self._executions.get(charge.run_id))
 
     def reports(self, manager: str, after: str, room: int) -> tuple[list[m.RunReport], bool]:
-        """Return a page of reports of runs of `manager`'s, as `page_of` does."""
-        seen = {
-            name: charge
-            for name, charge in self.roster.charges.items()
-            if self.roster.admission.policy.sees(manager, charge.manager)
-        }
-        return page_of(seen, self._executions, after, room)
+        """Return a page of reports of the runs that `manager` may see, as `page_of` does."""
+        return page_of(self.roster.seen_by(manager), self._executions, after, room)
 
     def output(self, run_id: str, stream: m.Stream) -> Capture | None:
         """Return what is kept of the run's output, as long as there is anything of it."""
@@ -210,10 +203,6 @@ class Supervisor:
     def count(self) -> int:
         """How many runs there are."""
         return len(self.roster.charges)
-
-    def _set_policy(self, settings: Settings) -> None:
-        policy = self.roster.admission.policy = settings.policy()
-        log.log(logging.INFO if policy.written else logging.WARNING, "%s", policy)
 
     # ---- what happens to runs ------------------------------------------------------------------------------
 
