@@ -78,6 +78,9 @@ web    readying  99    2 s        0 ms    0.0 MiB   no    no     1 of 3 checks f
 """  # noqa: E501 - as wide as the table
 
 
+CERTIFICATES = "certificates: guest 90 days left, host 90 days left\n"
+
+
 def tells(peer: Peer, *runs: m.RunReport) -> None:
     """Hear what is asked, and tell of these runs."""
     peer.greet()
@@ -88,7 +91,7 @@ def test_the_runs_of_a_guest_are_a_table(guest: Guest) -> None:
     """One line an application, and nothing in it that a terminal would act on."""
     asked = Asked(guest.folder, guest.port, "status", "vm1")
     tells(guest.accept(), *RUNS)
-    assert asked.ends() == (0, TABLE, "")
+    assert asked.ends() == (0, TABLE + CERTIFICATES, "")
 
 
 def test_one_run_is_picked(guest: Guest) -> None:
@@ -97,7 +100,7 @@ def test_one_run_is_picked(guest: Guest) -> None:
     tells(guest.accept(), *RUNS)
     code, out, err = asked.ends()
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "web"]
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "web", "certificates:"]
 
 
 def test_programs_read_json(guest: Guest) -> None:
@@ -108,6 +111,7 @@ def test_programs_read_json(guest: Guest) -> None:
     assert (code, err) == (0, "")
     told = json.loads(out)
     assert (told["guest"], told["software"]) == ("vm1", "scripted")
+    assert told["certificates"] == {"guest": pytest.approx(90, abs=0.2), "host": pytest.approx(90, abs=0.2)}
     cache, db, _web = told["runs"]
     assert set(cache) == set(db) == set(m.RunReport.fields())
     assert (cache["pid"], cache["ready"], cache["orphaned"], cache["held"]) == (None, None, None, False)
@@ -118,7 +122,7 @@ def test_an_empty_guest_says_so(guest: Guest) -> None:
     """No application is an answer too, in words or as an empty list."""
     asked = Asked(guest.folder, guest.port, "status", "vm1")
     tells(guest.accept())
-    assert asked.ends() == (0, "nothing runs in vm1 that this host's key launched\n", "")
+    assert asked.ends() == (0, f"nothing runs in vm1 that this host's key launched\n{CERTIFICATES}", "")
     asked = Asked(guest.folder, guest.port, "status", "vm1", "--json")
     tells(guest.accept())
     assert json.loads(asked.ends()[1])["runs"] == []

@@ -17,7 +17,8 @@ from cryptography.x509.oid import NameOID
 
 import cmapp
 from cmapp.cli.cmapp import main
-from cmapp.net.tls import Role, check_keys
+from cmapp.net.identity import Role
+from cmapp.net.keyfolder import check_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,7 +179,7 @@ FAILURES = {
     "keys show {}/nowhere": "cmapp: cannot read {}/nowhere: No such file or directory; ",
     "keys show {}": "cmapp: cannot read {}/ca.pem: No such file or directory; ",
     "keys show {}/text": "cmapp: {}/text holds no certificate in PEM format: ",
-    "keys show {}/broken": "cmapp: {}/broken holds no certificate in PEM format: ",
+    "keys show {}/broken": "cmapp: {}/broken holds a malformed certificate (",
     "keys init {}/text": "cmapp: cannot write {}/text: File exists",
     "keys init {}/text/below": "cmapp: cannot write {}/text/below: Not a directory",
     "keys init {}/new --name=": "cmapp: '' cannot name an authority: ",

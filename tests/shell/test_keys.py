@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cmapp.errors import SettingsError
-from cmapp.keys.authority import Credential, begins, describe, ends, issue, make_authority
+from cmapp.keys.authority import Credential, issue, make_authority
+from cmapp.keys.description import begins, describe, ends
 from cmapp.keys.keystore import read_authority, read_certificate, write_authority, write_credential
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.der import ELEMENTS_LIMIT, INTEGER, OCTETS, SEQUENCE, element, elements, inside
 from cmapp.keys.intake import take
 from cmapp.keys.store import ENTRY_LIMIT, Store, UnreadableError
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

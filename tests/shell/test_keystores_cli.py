@@ -15,7 +15,7 @@ from cmapp.cli.keystores import PASSWORD_LIMIT
 from cmapp.keys import jks, keystore, pkcs12
 from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.store import FILE_LIMIT
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 from tests.shell.keystores_bed import (
     AUTHORITY,
     DAY,

@@ -11,7 +11,7 @@ from cmapp.errors import SettingsError
 from cmapp.keys import jks, pkcs12
 from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.keystore import fits
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 from tests.java.keytool import KEY_PASSWORD, PASSWORD, Authority, exported, generate, keytool, needs_java
 
 if TYPE_CHECKING:

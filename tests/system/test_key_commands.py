@@ -108,9 +108,31 @@ def test_forced_keys_work(bed: Bed, authority: Path) -> None:
         (["issue", "{ca}", "host", "x", "--days", "0"], 2, "--days"),
         (["show", "{ca}/ca-key.pem"], 1, "no certificate"),
         (["show", "{ca}/none"], 1, "cannot read"),
+        (["renew", "{ca}", "guest", "vm9"], 1, "cannot read"),
+        (["revoke", "{ca}", "guest", "vm9"], 1, "no certificate of guest vm9"),
+        (["revoke", "{ca}", "guest"], 2, "one NAME"),
+        (["check", "{ca}/guest/vm1", "boss"], 2, "boss"),
+        (["request", "{ca}/asks", "guest", "../x"], 1, "cannot name"),
+        (["sign", "{ca}", "{ca}/ca.pem"], 1, "no signing request"),
+        (["accept", "{ca}/host", "{ca}/guest/vm1"], 1, "there is no"),
+        (["trust", "{ca}/guest/vm1", "{ca}/host/node1/cert.pem"], 1, "is no authority's"),
+        (["distrust", "{ca}/guest/vm1", "nobody"], 1, "no authority there is called nobody"),
+        (["pin", "{ca}/guest/vm1", "host", "x", "{ca}/ca.pem"], 1, "could vouch for others"),
+        (["init", "{ca}/new", "--passphrase"], 1, "no terminal"),
         ([], 2, "command"),
     ],
-    ids=["no-authority", "path-as-name", "bad-san", "bad-role", "no-days", "key-as-certificate", "no-file", "nothing"],
+    ids=[
+        *("no-authority", "path-as-name", "bad-san", "bad-role", "no-days", "key-as-certificate", "no-file"),
+        *(
+            "renew-nobody",
+            "revoke-nobody",
+            "revoke-no-name",
+            "check-bad-role",
+            "request-path-as-name",
+            "sign-no-request",
+        ),
+        *("accept-without-key", "trust-a-leaf", "distrust-nobody", "pin-an-authority", "no-terminal", "nothing"),
+    ],
 )
 def test_misuse(authority: Path, arguments: list[str], code: int, reason: str) -> None:
     """What is wrong is told in one line, and nothing is left behind."""
@@ -121,3 +143,34 @@ def test_misuse(authority: Path, arguments: list[str], code: int, reason: str) -
     assert done.stderr.count("\n") == 1
     assert reason.lower() in done.stderr.lower()
     assert sorted(authority.rglob("*")) == before
+
+
+def test_a_key_that_never_left_its_guest(bed: Bed, authority: Path, tmp_path: Path) -> None:
+    """A guest that only asked for its certificate serves with it, and goes on serving while it asks for another."""
+    folder = tmp_path / "own"
+    keys("request", folder, "guest", "vm1", "--san", "127.0.0.1")
+    keys("sign", authority, folder, "--force")
+    assert modes(authority / "guest" / "vm1") == {"cert.pem": 0o644, "ca.pem": 0o644}
+    keys("accept", folder, authority / "guest" / "vm1")
+    bed.serve(keys=folder)
+    assert bed.run("/bin/sh", "-c", "exit 6", keys=authority / "host" / "node1").wait() == 6
+    keys("request", folder, "guest", "vm1", "--san", "127.0.0.1")
+    assert bed.run("/bin/sh", "-c", "exit 7", keys=authority / "host" / "node1").wait() == 7
+    keys("sign", authority, folder, "--force")
+    keys("accept", folder, authority / "guest" / "vm1")
+    assert bed.run("/bin/sh", "-c", "exit 8", keys=authority / "host" / "node1").wait() == 8
+
+
+def test_a_revoked_manager(bed: Bed, authority: Path) -> None:
+    """A host whose key was revoked is refused by a server that runs, and let in again with a new key."""
+    keys("issue", authority, "guest", "vm1", "--san", "127.0.0.1", "--force")
+    bed.serve(keys=authority / "guest" / "vm1")
+    host = authority / "host" / "node1"
+    assert bed.run("/bin/true", keys=host).wait() == 0
+    keys("revoke", authority, "host", "node1")
+    assert bed.run("/bin/true", keys=host).wait() == 122
+    done = run([CMAPP, "keys", "check", str(host)])
+    assert (done.returncode, "has been revoked" in done.stdout) == (1, True)
+    keys("renew", authority, "host", "node1")
+    assert bed.run("/bin/sh", "-c", "exit 9", keys=host).wait() == 9
+    assert run([CMAPP, "keys", "check", str(host)]).returncode == 0

@@ -22,8 +22,8 @@ from cmapp.keys.description import colons, common_name, ends
 from cmapp.keys.files import write_files
 from cmapp.keys.intake import choose_key, issuers, name_of, role_of, take
 from cmapp.keys.store import FILE_LIMIT, UnreadableError
-from cmapp.net.tls import AUTHORITY, CERTIFICATE, KEY, Identity, Role, is_name
-from cmapp.net.trust import PEERS
+from cmapp.net.identity import Identity, Role, is_name
+from cmapp.net.trust import AUTHORITY, CERTIFICATE, KEY, PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

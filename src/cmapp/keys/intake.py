@@ -19,7 +19,7 @@ from cmapp.keys.description import begins, ends, identity_of, is_authority
 from cmapp.keys.keystore import fits
 from cmapp.keys.strength import weakness
 from cmapp.keys.trust import unfit_authority
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
