@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
 from datetime import UTC, datetime, timedelta
-from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
@@ -15,22 +12,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cmapp.errors import CmappError, TrustError
+from cmapp.errors import TrustError
 from cmapp.keys.authority import Credential, issue, make_authority
 from cmapp.keys.keystore import write_credential
-from cmapp.net.tls import (
-    ALPN,
-    Identity,
-    Role,
-    client_context,
-    explain,
-    peer_identity,
-    require_role,
-    server_context,
-)
+from cmapp.net.identity import Identity, Role, require_role
+from cmapp.net.refusals import ALPN
+from cmapp.net.tls import client_context, peer_identity, server_context
+from tests.shell.handshakes import meeting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NOW = datetime.now(UTC)
@@ -73,46 +63,6 @@ def contexts(folders: Path, guest: str = "guest", host: str = "host") -> tuple[s
     return server_context(str(folders / guest)), client_context(str(folders / host))
 
 
-class Meeting(NamedTuple):
-    """Both ends of a connection after the handshake and a first read, and what each was told of a failure."""
-
-    server: ssl.SSLSocket
-    client: ssl.SSLSocket
-    server_told: CmappError | None
-    client_told: CmappError | None
-
-
-@contextlib.contextmanager
-def meeting(serving: ssl.SSLContext, calling: ssl.SSLContext, called: str = "vm1") -> Iterator[Meeting]:
-    """Let two ends shake hands and read, turn by turn, until neither gets any further."""
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    right.setblocking(False)
-    with (
-        serving.wrap_socket(left, server_side=True, do_handshake_on_connect=False) as server,
-        calling.wrap_socket(right, server_hostname=called, do_handshake_on_connect=False) as client,
-    ):
-        told: dict[ssl.SSLSocket, CmappError] = {}
-        for _turn, (end, peer) in product(range(4), ((client, "vm1"), (server, "n1"))):
-            if end not in told:
-                failure = attempt(end, peer)
-                if failure:
-                    told[end] = failure
-        yield Meeting(server, client, told.get(server), told.get(client))
-
-
-def attempt(end: ssl.SSLSocket, peer: str) -> CmappError | None:
-    """Go on with the handshake and a first read, and return what a failure means."""
-    try:
-        end.do_handshake()
-        end.recv(1)
-    except ssl.SSLWantReadError:
-        return None
-    except OSError as error:
-        return explain(error, peer=peer)
-    return None
-
-
 def test_a_host_and_a_guest_meet(folders: Path) -> None:
     """Both prove themselves, know each other's role and name, and speak TLS 1.3 and cmapp."""
     with meeting(*contexts(folders)) as met:
@@ -135,9 +85,11 @@ REFUSED = "{} refused our certificate: "
 EXPIRED = "the certificate of {} has expired (or its authority's has): issue a new one"
 WRONG_ROLE = "the certificate of {} is for the other role: a host's cannot serve and a guest's cannot connect"
 NOT_YET = "the certificate of {} is not yet valid: check the clocks of both sides"
-TOLD_UNKNOWN = REFUSED + "it does not trust the authority; compare ca.pem on both sides"
-TOLD_EXPIRED = REFUSED + "it has expired (or its authority's has); issue a new one"
-TOLD_BAD = REFUSED + "it is not valid yet, or not for the name that was called; check both"
+TOLD_UNKNOWN = (
+    REFUSED + "it does not trust the authority, or has no revocation list of it; compare ca.pem on both sides"
+)
+TOLD_EXPIRED = REFUSED + "it has expired (or its authority has, or the revocation list there); issue a new one"
+TOLD_BAD = REFUSED + "it is not valid yet, too weak, or not for the name that was called; check all three"
 TOLD_ROLE = REFUSED + "it is for the other role; give this side its own key folder"
 
 # The guest's keys, the host's keys, the name that is called, who refuses, its words, the refused end's words.
@@ -212,9 +164,12 @@ def test_a_peer_that_speaks_another_protocol_has_no_identity(folders: Path) -> N
             peer_identity(met.client)
 
 
-def test_nothing_is_resumed(folders: Path) -> None:
-    """Every connection proves itself anew, for a server gives out no session tickets."""
-    serving, calling = contexts(folders)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_there_are_no_tickets(folders: Path, version: ssl.TLSVersion) -> None:
+    """A ticket would outlive the certificate check that it stands for."""
+    serving = server_context(str(folders / "guest"), allow_tls12=True)
+    calling = client_context(str(folders / "host"), allow_tls12=True)
+    serving.maximum_version = version
     with meeting(serving, calling) as met:
         met.server.send(b"x")
         assert met.client.recv(1) == b"x"

@@ -12,7 +12,9 @@ import pytest
 from cmapp.errors import CmappError, LinkError, TrustError
 from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.keystore import write_credential
-from cmapp.net.tls import Identity, Role, client_context, explain, server_context
+from cmapp.net.identity import Identity, Role
+from cmapp.net.refusals import explain
+from cmapp.net.tls import client_context, server_context
 
 if TYPE_CHECKING:
     import ssl

@@ -17,7 +17,7 @@ HEADS = ["NAME", "STATE", "PID", "UP", "CPU", "MEMORY", "HELD", "READY", "HEALTH
 def runs(bed: Bed, *names: str) -> list[dict[str, Any]]:
     """Return what the status says of the runs, for programs."""
     said = json.loads(bed.cmapp("status", *names, "--json"))
-    assert said.keys() == {"guest", "software", "boot_id", "runs"}
+    assert said.keys() == {"guest", "software", "boot_id", "certificates", "runs"}
     found = said["runs"]
     assert isinstance(found, list)
     return found
@@ -26,7 +26,9 @@ def runs(bed: Bed, *names: str) -> list[dict[str, Any]]:
 def test_nothing_runs(bed: Bed) -> None:
     """A guest without applications is no error, one that was asked for by name is."""
     bed.serve()
-    assert bed.cmapp("status") == f"nothing runs in {bed.server.guest} that this host's key launched\n"
+    nothing, certificates = bed.cmapp("status").splitlines()
+    assert nothing == f"nothing runs in {bed.server.guest} that this host's key launched"
+    assert certificates == "certificates: guest 825 days left, host 825 days left"
     assert runs(bed) == []
     done = bed.ask("status", "db")
     assert done.returncode == 1
@@ -38,10 +40,11 @@ def test_table(bed: Bed) -> None:
     bed.serve()
     managers = {name: bed.start("/bin/sleep", "1000", name=name) for name in ("web", "db", "mail")}
     pids = {name: manager.until_launched() for name, manager in managers.items()}
-    head, *lines = bed.cmapp("status").splitlines()
+    head, *lines, certificates = bed.cmapp("status").splitlines()
     assert head.split() == HEADS
     assert [line.split()[:3] for line in lines] == [[name, "running", str(pids[name])] for name in sorted(pids)]
-    assert [line.split()[0] for line in bed.cmapp("status", "db").splitlines()] == ["NAME", "db"]
+    assert certificates.startswith("certificates: guest ")
+    assert [line.split()[0] for line in bed.cmapp("status", "db").splitlines()] == ["NAME", "db", "certificates:"]
 
 
 def test_json(bed: Bed) -> None:

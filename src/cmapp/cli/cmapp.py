@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from cmapp import __version__
+from cmapp.cli import coredumps
 from cmapp.core import checks
 from cmapp.core.duration import format_duration
 from cmapp.core.text import printable
@@ -19,13 +21,16 @@ from cmapp.core.wire import plain
 from cmapp.errors import CmappError, SettingsError
 from cmapp.host.inquiry import Inquiry
 from cmapp.host.settings import Settings as ManagerSettings
-from cmapp.net.address import parse_address
+from cmapp.net.address import parse_address, parse_guest
+from cmapp.net.keyfolder import days_left
+from cmapp.net.keyring import DAY
 from cmapp.net.tls import client_context
 
 try:
     import click
 
-    from cmapp.cli.keys import PATH, keys_group
+    from cmapp.cli.keyoptions import PATH
+    from cmapp.cli.keys import keys_group
 except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "cmapp":
         raise
@@ -46,6 +51,7 @@ FAILED, MISUSED = 1, 2
 
 def main() -> None:
     """Run `cmapp` and leave with its exit code."""
+    coredumps.forbid()
     try:
         sys.exit(_cmapp.main(prog_name="cmapp", standalone_mode=False))
     except click.UsageError as error:
@@ -101,11 +107,11 @@ def _asking(command: F) -> F:
 
 def _inquiry(guest: str, keys: Path, address: str | None, *, allow_tls12: bool) -> Inquiry:
     try:
-        who = parse_address(guest)
+        who = parse_guest(guest)
         where = parse_address(address, default_port=who.port) if address else who
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    return Inquiry(who, where, client_context(str(keys), allow_tls12=allow_tls12))
+    return Inquiry(who, where, client_context(str(keys), peer=who.host, allow_tls12=allow_tls12))
 
 
 def _application(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
@@ -127,13 +133,17 @@ def _status(  # noqa: PLR0913 - click passes each argument and option by name
     with _inquiry(guest, keys, address, allow_tls12=allow_tls12) as inquiry:
         runs = [run for run in inquiry.runs() if name in (None, run.name)]
         welcome = inquiry.welcome
+        days = _days_left(inquiry, keys)
     if as_json:
         about = {"guest": welcome.guest, "software": welcome.software, "boot_id": welcome.boot_id}
-        click.echo(json.dumps(about | {"runs": [_keys_of(run) for run in runs]}, indent=2))
+        shown = {"certificates": days, "runs": [_keys_of(run) for run in runs]}
+        click.echo(json.dumps(about | shown, indent=2))
     elif runs:
         click.echo("\n".join(_table([_HEADS, *map(_row, runs)])))
     elif name is None:
         click.echo(f"nothing runs in {guest} that this host's key launched")
+    if not as_json and (runs or name is None):
+        click.echo(f"certificates: {', '.join(f'{whose} {_ends(left)}' for whose, left in days.items())}")
     if name is not None and not runs:
         raise SettingsError(f"there is no run of {name} in {guest} that this host's key launched")
 
@@ -161,6 +171,18 @@ def _resume(guest: str, name: str, keys: Path, address: str | None, *, allow_tls
     with _inquiry(guest, keys, address, allow_tls12=allow_tls12) as inquiry:
         inquiry.hold(name, on=False)
     click.echo(f"{name} in {guest} is watched again")
+
+
+def _days_left(inquiry: Inquiry, keys: Path) -> dict[str, float]:
+    """Return for how many days the guest's certificate and our own are valid, each negative if it has expired."""
+    left = {"host": days_left(str(keys))}
+    if inquiry.certificate is not None:
+        left = {"guest": (inquiry.certificate.until - time.time()) / DAY, **left}
+    return {whose: round(days, 1) for whose, days in left.items()}
+
+
+def _ends(days: float) -> str:
+    return f"{days:.0f} days left" if days >= 0 else f"EXPIRED {-days:.0f} days ago"
 
 
 _HEADS = ("NAME", "STATE", "PID", "UP", "CPU", "MEMORY", "HELD", "READY", "HEALTH", "ORPHANED", "STATUS")

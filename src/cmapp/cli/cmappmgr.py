@@ -60,11 +60,11 @@ def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
     parser = parser_for(Settings, "cmappmgr", USAGE, ABOUT)
     parser.add_argument("guest", metavar="GUEST[:PORT]", help="the guest, by the name that its certificate bears")
     given, surplus = parser.parse_known_args(options)
+    if command is None and "name" not in given:
+        raise SettingsError(f"there is no -- before the command: the usage is {USAGE}")
     if surplus:
         parser.error(f"{surplus[0]} is neither an option nor GUEST[:PORT]")
     settings = settings_of(Settings, given, default_file=CONFIG_FILE)
-    if command is None and not settings.name:
-        raise SettingsError(f"there is no -- before the command, nor a --name without one: the usage is {USAGE}")
     command = command or []
     socket = syslog if settings.syslog else None
     subject = _subject(settings, given.guest, command)

@@ -15,8 +15,10 @@ from cmapp.core.session import Session, State
 from cmapp.core.text import printable
 from cmapp.errors import LinkError, TrustError
 from cmapp.host.dial import Dial
+from cmapp.net.identity import Role, require_role
 from cmapp.net.link import Link
-from cmapp.net.tls import Role, explain, peer_identity, require_role
+from cmapp.net.refusals import explain
+from cmapp.net.tls import peer_identity, shown_certificate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cmapp.net.address import Address
+    from cmapp.net.x509 import Statement
 
 SEND_LIMIT = 256 * 1024  # bytes that may wait for the server
 READS = 64  # turns of reading in a row: a flood of output must not keep the clock from being looked at
@@ -33,7 +36,7 @@ REASON_LIMIT = 500  # characters of what our bye repeats
 class Call:
     """One connection to a guest's server, from dialing to hanging up; at most `limit` bytes wait to be sent."""
 
-    __slots__ = ("_context", "_dial", "_guest", "_limit", "_link", "_parting", "_proven", "_session")
+    __slots__ = ("_certificate", "_context", "_dial", "_guest", "_limit", "_link", "_parting", "_proven", "_session")
 
     def __init__(self, guest: str, address: Address, context: ssl.SSLContext, *, limit: int = SEND_LIMIT) -> None:
         """Call `address`, where the name `guest` must be proven."""
@@ -45,6 +48,7 @@ class Call:
         self._session = Session(Side.MANAGER)
         self._parting = b""  # what leaves in one write with our bye
         self._proven = False
+        self._certificate: Statement | None = None
 
     @property
     def deadline(self) -> float:
@@ -55,6 +59,11 @@ class Call:
     def spoken(self) -> bool:
         """Whether a hello was said, and no bye yet."""
         return self._session.state not in (State.NEW, State.CLOSED)
+
+    @property
+    def certificate(self) -> Statement | None:
+        """What the certificate says by which the server has proven itself."""
+        return self._certificate
 
     def register(self, waiting: select.poll) -> int:
         """Have `waiting` wait for what the call waits for, and return its descriptor, or -1."""
@@ -82,6 +91,7 @@ class Call:
             return False
         if self._link is not None and self._link.handshake():
             require_role(peer_identity(self._link.tls), Role.GUEST)
+            self._certificate = shown_certificate(self._link.tls)
             self._proven = True
         return self._proven
 

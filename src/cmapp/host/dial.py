@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 LIMIT = ATTEMPT_LIMIT - 1.0  # seconds: what gave no answer is told before the whole attempt is too late
 TRIED = 4  # addresses of one name; beyond, each one's share of the time would be too short
+_CLOSED = "nothing listens there; is cmappserver running?"
 _WORDS = {
-    errno.ECONNREFUSED: "nothing listens there; is cmappserver running?",
+    errno.ECONNREFUSED: _CLOSED,
+    errno.ECONNRESET: _CLOSED,  # which is how vsock says it
+    errno.ETIMEDOUT: "no answer; it may be down, hung or behind a firewall",
+    errno.ENODEV: "this kernel has no vsock to it",
+    errno.EAFNOSUPPORT: "this kernel has no such sockets",
     errno.EHOSTUNREACH: "no route to it; it, or the network between, may be down",
     errno.ENETUNREACH: "no route to its network",
 }
@@ -55,11 +60,13 @@ class Dial:
                 if not problem:
                     connected, self.sock = self.sock, None
                     return connected
-                self._problems.append(f"{self._left.pop(0)[1][0]}: {problem}")
-                self.close()
+                self._give_up(problem)
             if not self._left:
                 raise LinkError(f"{self._address}: {'; '.join(self._problems)}")
-            self.sock = socket.socket(self._left[0][0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                self.sock = socket.socket(self._left[0][0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            except OSError as error:
+                self._give_up(_WORDS.get(error.errno or 0) or os.strerror(error.errno or 0))
             self.deadline = now + self._share
 
     def close(self) -> None:
@@ -68,10 +75,17 @@ class Dial:
             self.sock.close()
             self.sock = None
 
+    def _give_up(self, problem: str) -> None:
+        """Go on to the next address."""
+        if self._left:
+            where = self._left.pop(0)[1][0]
+            self._problems.append(problem if self._address.cid is not None else f"{where}: {problem}")
+        self.close()
+
     def _problem(self, sock: socket.socket, target: Any, now: float) -> str | None:
         """Return what keeps the socket from being connected: "" for nothing, None for not known yet."""
-        # Asked again, connect(2) says how the first time went on.
-        code = sock.connect_ex(target)
+        # Asked again, connect(2) says how the first time went on; that of vsock does not, and would begin anew.
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or sock.connect_ex(target)
         if code in (0, errno.EISCONN):
             return ""
         if code not in (errno.EINPROGRESS, errno.EALREADY):
@@ -81,7 +95,11 @@ class Dial:
         return f"no answer within {format_duration(self._share)}; it may be down, hung or behind a firewall"
 
     def _resolve(self) -> list[tuple[int, Any]]:
-        host = self._address.host
+        host, cid = self._address.host, self._address.cid
+        if cid is not None:
+            if not hasattr(socket, "AF_VSOCK"):
+                raise LinkError(f"{self._address}: this Python was built without vsock")
+            return [(socket.AF_VSOCK, (cid, self._address.port))]
         try:
             # This waits, for as long as the system's resolver does (resolv.conf(5): by default 5 s for each
             # server, twice); signals are heard after it. Bytes spare us the loading of IDNA's tables.

@@ -11,6 +11,7 @@ import math
 import os
 import select
 import time
+from collections import deque
 
 from cmapp import SOFTWARE
 from cmapp.core import messages as m
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar
 
     from cmapp.net.address import Address
+    from cmapp.net.x509 import Statement
 
     M = TypeVar("M", bound=m.Message)
 
@@ -54,7 +56,7 @@ class Inquiry:
         """Prepare to ask the server at `address`, whose certificate must bear the name of `guest`."""
         self._guest = guest.host
         self._call = Call(guest.host, address, context, limit=SEND_LIMIT)
-        self._heard: list[m.Message | m.Unrecognized] = []
+        self._heard: deque[m.Message | m.Unrecognized] = deque()
         self._requests = 0
         self._deadline = 0.0
 
@@ -89,6 +91,11 @@ class Inquiry:
     def hold(self, name: str, *, on: bool) -> None:
         """Have the application `name` let be, or no longer. Raises DeclinedError if there is no run of it."""
         self._ask(m.Hold(self._next_id(), name, on), m.Done)
+
+    @property
+    def certificate(self) -> Statement | None:
+        """What the certificate says by which the guest has proven itself."""
+        return self._call.certificate
 
     # ---- one question --------------------------------------------------------------------------------------
 
@@ -125,13 +132,14 @@ class Inquiry:
 
     def _hear(self) -> m.Message | m.Unrecognized:
         while not self._heard:
+            self._check_deadline()
             try:
                 self._heard.extend(self._call.hear())
             except RemoteProtocolError as error:
                 raise RemoteProtocolError(f"{self._guest} said what it must not say: {error}") from None
             if not self._heard:
                 self._wait()
-        return self._heard.pop(0)
+        return self._heard.popleft()
 
     def _next_id(self) -> int:
         self._requests += 1
@@ -143,7 +151,10 @@ class Inquiry:
         self._call.register(waiting)
         left = min(self._call.deadline, self._deadline) - time.monotonic()
         ready = bool(waiting.poll(max(0, math.ceil(left * 1000))))
+        self._check_deadline()
+        return ready
+
+    def _check_deadline(self) -> None:
         if time.monotonic() >= self._deadline:
             limit = format_duration(LIMIT)
             raise LinkError(f"{self._guest} did not answer within {limit}; it may be paused, hung or overloaded")
-        return ready

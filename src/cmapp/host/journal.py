@@ -1,7 +1,8 @@
 """The package log and syslog: how a line looks, and how it gets out.
 
-Responsible for the two places, not for the words. The invariant: one line is one write, nothing in a text can
-make a second one of it, and a place that cannot be written to neither ends the manager nor holds it up.
+Responsible for the two places, not for the words. What the guest has a part in is bounded, for it may be hostile.
+The invariant: one line is one write, nothing in a text can make a second one of it, and a place that cannot be
+written to neither ends the manager nor holds it up.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import select
 import socket
 import time
 
-from cmapp.core.text import printable
+from cmapp.core.text import fitted
 from cmapp.errors import SettingsError
 
 STDERR = 2
 SYSLOG_SOCKET = "/dev/log"
 FACILITY = 3 << 3  # daemon, RFC 3164
 LINE_LIMIT = select.PIPE_BUF  # bytes with the newline: a pipe takes them whole or not at all
+BURST, WINDOW = 200, 60.0  # lines in so many seconds; a server that wants to fill our disk gets no more
 PATIENCE = 0.5  # seconds that the first line waits which a pipe or terminal does not take
 
 
@@ -56,6 +58,8 @@ class Journal:
         self._syslog: socket.socket | None = None
         self._verbose = verbose
         self._fails = False
+        self._lines = self._left_out = 0
+        self._window = -WINDOW
         self._tag = f"cmappmgr[{os.getpid()}]"
         self._head = f'Node "{socket.gethostname()}": {self._tag} {subject}: '
         self._descriptor = _opened(path) if path else STDERR
@@ -66,11 +70,18 @@ class Journal:
 
     def warning(self, text: str) -> None:
         """Tell of something that may go wrong."""
-        self._tell(Severity.WARNING, text)
+        if self._has_room():
+            self._tell(Severity.WARNING, text)
 
     def info(self, text: str) -> None:
         """Tell of something that everybody wants to know."""
-        self._tell(Severity.INFO, text)
+        if self._has_room():
+            self._tell(Severity.INFO, text)
+
+    def conclude(self, text: str, *, well: bool) -> None:
+        """Tell how it ended: whatever was said before, that is."""
+        self._tell_left_out()
+        self._tell(Severity.INFO if well else Severity.ERROR, text)
 
     def debug(self, text: str) -> None:
         """Tell those who want to know everything."""
@@ -87,6 +98,23 @@ class Journal:
             self._append(f"ERROR: {text}")
         complain(text)
         self._send(Severity.ERROR, text)
+
+    def _has_room(self) -> bool:
+        """Count a line, and tell whether there is room for it."""
+        now = time.monotonic()
+        if now - self._window >= WINDOW:
+            self._window, self._lines = now, 0
+            self._tell_left_out()
+        self._lines += 1
+        self._left_out += self._lines > BURST
+        if self._lines == BURST + 1:
+            self._tell(Severity.WARNING, f"there is too much to say: lines are left out, beyond {BURST} a minute")
+        return self._lines <= BURST
+
+    def _tell_left_out(self) -> None:
+        left_out, self._left_out = self._left_out, 0
+        if left_out:
+            self._tell(Severity.WARNING, f"{left_out} lines were left out")
 
     def _tell(self, severity: Severity, text: str) -> None:
         self._append(_MARKS.get(severity, "") + text)
@@ -140,10 +168,7 @@ def _write(descriptor: int, text: str, patience: float) -> str:
 
 
 def _line(text: str) -> bytes:
-    line = printable(text).encode()
-    if len(line) < LINE_LIMIT:
-        return line
-    return line[: LINE_LIMIT - 4].decode(errors="ignore").encode() + b"..."
+    return fitted(text, LINE_LIMIT - 1)
 
 
 def _now() -> str:

@@ -24,14 +24,14 @@ from cmapp.host.halts import DISMISSAL, Halts
 from cmapp.host.output import sink_for
 from cmapp.host.requests import HELLO_ID, Requests
 from cmapp.host.task import LAUNCH_ID, lacking, meaning_of
+from cmapp.net.keyring import Reminder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ssl
-
     from cmapp.host.report import Reporter
     from cmapp.host.settings import Settings
     from cmapp.host.task import Task
+    from cmapp.net.keyring import Keyring
 
 LONGEST_WAIT = 86400.0  # seconds: poll(2) counts milliseconds in an int
 _CALLING = (State.CONNECTING, State.RECONNECTING)
@@ -41,10 +41,11 @@ _BETWEEN = (State.WAITING, State.AWAY)
 class Manager:
     """One pursuit, from the first attempt to connect to its verdict."""
 
-    def __init__(self, settings: Settings, task: Task, context: ssl.SSLContext, reporter: Reporter) -> None:
+    def __init__(self, settings: Settings, task: Task, keyring: Keyring, reporter: Reporter) -> None:
         self._task = task
         self._requests = Requests(task.launch, settings.patience.silence)
-        self._context = context
+        self._keyring = keyring
+        self._reminder = Reminder(keyring)
         self._reporter = reporter
         self._dismissals = (DISMISSAL, settings.detach_on_signal)
         self._output = sink_for(settings.output, reporter.journal)
@@ -112,6 +113,8 @@ class Manager:
         limit = format_duration(ATTEMPT_LIMIT)
         self._tell_loss(before, f"{self._task.guest.host} did not {what} within {limit}; it may be hung")
         self._carry_out(actions)
+        for line in self._reminder.due(time.monotonic(), time.time()):
+            self._reporter.journal.warning(line)
 
     def _signaled(self) -> None:
         for number in self._halts.heard():
@@ -133,8 +136,11 @@ class Manager:
             finally:
                 self._waited = time.monotonic() - began  # the system's resolver may take its time
             if proven:
+                if call.certificate is not None:
+                    self._reminder.met(self._task.guest.host, call.certificate)
                 self._step(Event.CONNECTED)
-        elif ready:
+                ready = self._call is call  # what came with the handshake no poll(2) would tell of
+        if ready and self._pursuit.state not in _CALLING:
             self._hear_all(call)
 
     def _hear_all(self, call: Call, *, to_the_end: bool = False) -> None:
@@ -256,7 +262,7 @@ class Manager:
         verdict = self._pursuit.verdict
         match action:
             case Action.CONNECT:
-                self._call = Call(self._task.guest.host, self._task.address, self._context)
+                self._call = Call(self._task.guest.host, self._task.address, self._keyring.context())
             case Action.SAY_HELLO:
                 self._say(self._requests.hello())
             case Action.LAUNCH:

@@ -77,7 +77,8 @@ class Reporter:
         command = " ".join(task.launch.argv)
         shown = command if len(command) <= SHOWN else command[:SHOWN] + "..."
         silence, bound, back = map(format_duration, (patience.silence, patience.bound, patience.link_timeout))
-        cut, connect = map(format_duration, (min(patience.silence, DEAF), patience.connect_timeout))
+        deaf = patience.silence if task.address.cid is not None else min(patience.silence, DEAF)  # vsock has no probes
+        cut, connect = map(format_duration, (deaf, patience.connect_timeout))
         self.journal.info(
             f"watching {shown} at {task.address}, run {self._run_id}: an exit is noticed at once,"
             f" a hung guest within {silence} (polled every"
@@ -197,10 +198,8 @@ class Reporter:
         self._times["concluded"] = time.time()
         code = exit_code(verdict)
         text = f"{describe(verdict)}{self._since(verdict)}; exit code {code} {_meaning(verdict)}"
-        if code == 0 or (self._asked and isinstance(verdict, (Receipt, Failed))):
-            self.journal.info(text)
-        else:
-            self.journal.error(text)
+        asked = self._asked and isinstance(verdict, (Receipt, Failed))
+        self.journal.conclude(text, well=code == 0 or asked)
         if self._settings.result:
             self._write_result(verdict, text)
 
