@@ -173,7 +173,7 @@ def test_check(bed: Bed, tmp_path: Path) -> None:
     """--check says that all is well and exits 0, or says what is not, line by line, and exits otherwise."""
     state = ["--state-dir", str(tmp_path / "state")]
     well = run([SERVER, "--check", "--keys", str(bed.keys.guest), *state])
-    assert (well.returncode, well.stdout) == (0, "the settings and the keys can be used\n")
+    assert (well.returncode, well.stdout.splitlines()[0]) == (0, "the settings and the keys can be used")
     assert not (tmp_path / "state").exists()
     shutil.copytree(bed.keys.host, tmp_path / "host")
     (tmp_path / "host" / "key.pem").chmod(0o644)

@@ -17,8 +17,8 @@ from cmapp.guest.server import HEEDED, Server
 from cmapp.guest.service import start_logging
 from cmapp.guest.settings import CONFIG_FILE, Settings
 from cmapp.guest.upgrade import ask
+from cmapp.net.identity import Role
 from cmapp.net.keyfolder import check_keys
-from cmapp.net.tls import Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

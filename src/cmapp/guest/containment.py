@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,6 +110,17 @@ def containment_for(mode: str, state_dir: str = "") -> Containment:
     if not _is_usable(mode):
         raise SettingsError(f"cgroup: the server may not make cgroups in {mode}")
     return Cgroups(os.path.realpath(mode), owner)
+
+
+def is_closed(containment: Containment) -> bool:
+    """Tell whether it takes root's powers to make cgroups for runs: below another user's, or a read-only one."""
+    if not isinstance(containment, Cgroups):
+        return False
+    for path in (containment.base, f"{containment.base}/cgroup.procs"):
+        status = os.stat(path)
+        if status.st_uid != os.geteuid() or not status.st_mode & stat.S_IWUSR:
+            return True
+    return False
 
 
 def tree_left(containment: Containment, run_id: str, where: str, known: Iterable[Sequence[int]] = ()) -> Tree:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cmapp.core.messages import Refusal, Stream
 from cmapp.errors import RunError
+from cmapp.guest import privilege
 from cmapp.guest.output import Capture
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def plan_of(around: Surroundings, launch: Launch) -> dict[str, Any]:
         "limits": {name: limit for name, limit in launch.limits.items() if name not in _CGROUP_LIMITS},
         "descriptors": around.descriptors,
         "search_path": around.settings.search_path,
+        "confined": privilege.is_confined(),
     }
 
 

@@ -114,7 +114,8 @@ class RunFile:
     def _replace(self, content: bytes, *, sync: bool = False) -> None:
         new = self.path + NEW
         try:
-            descriptor = _open(new, os.O_CREAT | os.O_TRUNC)
+            _unlink(new)  # what was never finished
+            descriptor = _open(new, os.O_CREAT | os.O_EXCL)
             try:
                 _write_at(descriptor, content + b" " * ROOM, 0)
                 if sync:
@@ -177,6 +178,15 @@ def attempt(call: Callable[..., None], *values: str | int) -> None:
         log.error("%s cannot be put in order: %s", values[0], error.strerror)
 
 
+def who_else(status: os.stat_result) -> str:
+    """Return whose it is but ours or root's, or that it has names elsewhere; "" for what is ours alone."""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"belongs to user {status.st_uid}"
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        return f"has {status.st_nlink - 1} other names (hard links)"
+    return ""
+
+
 def _make_folder(path: str) -> None:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
 
@@ -198,6 +208,8 @@ def _load(path: str) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no ordinary file")
+        if other := who_else(status):
+            raise OSError(errno.EPERM, f"it {other}, and is left alone")
         return os.read(descriptor, min(status.st_size, FILE_LIMIT))
     finally:
         os.close(descriptor)

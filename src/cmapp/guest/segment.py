@@ -6,11 +6,13 @@ files and knows of nothing else, so that any thread may do it.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from cmapp.core import checks
 from cmapp.core.messages import Stream
+from cmapp.guest.runfile import who_else
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,13 +43,13 @@ def size_of(path: str) -> int:
 def append(paths: Sequence[str], path: str, offset: int, data: bytes) -> int:
     """Remove the files `paths`, write `data` to the one at `path` at `offset`, and return how long it is then."""
     unlink(paths)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     if not offset:
-        flags |= os.O_TRUNC
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = _open(path, os.O_WRONLY | os.O_CREAT)
     written = 0
     try:
+        if not offset:
+            os.ftruncate(descriptor, 0)
         while written < len(data):
             written += os.pwrite(descriptor, data[written:], offset + written)
     except OSError:
@@ -62,13 +64,22 @@ def append(paths: Sequence[str], path: str, offset: int, data: bytes) -> int:
 def load(path: str, offset: int, most: int) -> bytes | OSError:
     """Return at most `most` bytes of a file from `offset` on, or why they cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             return os.pread(descriptor, most, offset)
         finally:
             os.close(descriptor)
     except OSError as error:
         return error
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file that is the server's alone; raises OSError for any other, which is left as it is."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if other := who_else(os.fstat(descriptor)):
+        os.close(descriptor)
+        raise OSError(errno.EPERM, f"{path} {other}, and is left alone")
+    return descriptor
 
 
 def unlink(paths: Sequence[str]) -> None:

@@ -11,12 +11,19 @@ import _signal  # type: ignore[import-not-found]  # `signal` would import enum, 
 import errno
 import marshal
 import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAN, TROUBLE, JOIN = 3, 4, 5
 TOLD = 1000  # characters
 ABOUT_TO = b"+"  # without it, an end of ours that nobody foresaw would pass for the application's
 SCARCE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 IGNORED_BY_PYTHON = (13, 25)  # SIGPIPE, SIGXFSZ
+NOT_AS_ROOT = "the server was started where nothing may run as root, and is kept from it until it is started anew"
+CAPABILITIES = 0x20080522  # the version of capset(2)
 FIFO, KIND = 0o010000, 0o170000  # of a file's mode
 
 
@@ -34,12 +41,15 @@ def main() -> None:
             join()
         rights = rights_of(plan["user"], plan["group"])
         who = " ".join(f"{kind} {plan[kind]}" for kind in ("user", "group") if plan[kind])
+        lay_down = confined(rights) if plan.get("confined") else None
         own_output(rights)
         if not os.read(TROUBLE, 1):
             os._exit(1)  # the server is gone, and nobody would know of the application
         limit({"nofile": plan["descriptors"], **plan["limits"]})
         os.umask(plan["umask"])
         become(rights, who)
+        if lay_down is not None:
+            lay_down()
         enter(plan["cwd"])
         tell_about_to()
         for number in IGNORED_BY_PYTHON:  # not before: a server that dies now must not take us with it
@@ -128,6 +138,24 @@ def become(rights: tuple[int, int, list[int]] | None, who: str) -> None:
         os.setresuid(uid, uid, uid)
     except PermissionError:
         raise Trouble("not-permitted", f"the server may not run it as {who}: it is not run by root") from None
+
+
+def confined(rights: tuple[int, int, list[int]] | None) -> "Callable[[], None]":
+    """Return how to give up what a confined server hands on to us, once we are the user: the right to inherit it.
+
+    Nothing is run as root for it: that would be a root without powers.
+    """
+    import ctypes  # noqa: PLC0415 - it costs as much as all the rest; and now, as the user may not read our Python
+
+    if rights is None or rights[0] == 0:
+        raise Trouble("not-permitted", NOT_AS_ROOT)
+    capset = ctypes.CDLL(None).capset
+
+    def lay_down() -> None:
+        if capset(CAPABILITIES.to_bytes(4, sys.byteorder) + bytes(4), bytes(24)) != 0:
+            raise Trouble("not-permitted", "the server's own rights cannot be given up")
+
+    return lay_down
 
 
 def account(user: str) -> tuple[int, int, list[int]]:
