@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from cmapp.errors import SettingsError
 from cmapp.net.address import (
     ANY,
+    CID_ANY,
     DEFAULT_PORT,
     Address,
     is_host_name,
     is_ip_address,
     parse_address,
+    parse_guest,
     parse_listen_address,
 )
 
@@ -34,6 +36,11 @@ MEANINGS = {
     "[2001:db8::1]": Address("2001:db8::1", 5315),
     "[2001:db8::1]:1": Address("2001:db8::1", 1),
     "[fe80::1%eth0]:5315": Address("fe80::1%eth0", 5315),
+    "vsock:3:5316": Address("vsock:3", 5316),
+    "vsock:3": Address("vsock:3", 5315),
+    "vsock:4294967294:4294967294": Address("vsock:4294967294", 4294967294),
+    "vsock:host:17": Address("vsock:2", 17),
+    "vsock:local": Address("vsock:1", 5315),
 }
 LISTENING = {
     ":5315": Address(ANY, 5315),
@@ -42,6 +49,9 @@ LISTENING = {
     "[::]:5315": Address("::", 5315),
     "0.0.0.0:0": Address("0.0.0.0", 0),  # noqa: S104 - what a user may ask for
     "localhost": Address("localhost", 5315),
+    "vsock:*:5316": Address("vsock:*", 5316),
+    "vsock:any": Address("vsock:*", 5315),
+    "vsock:3:0": Address("vsock:3", 0),
 }
 # Neither to connect to nor to listen on.
 WRONG = [
@@ -81,7 +91,20 @@ WRONG = [
     "2001:db8::1]",
     "fe80::1%",
     "fe80::1%eth0 x",
-    "vsock:3:5315",
+    "vsock:",
+    "vsock::5315",
+    "vsock:x:5315",
+    "vsock:-1:5315",
+    "vsock:3:",
+    "vsock:3:x",
+    "vsock:3:4294967295",
+    "vsock:3:5315:1",
+    "vsock:٣:5315",
+    "vsock:4294967295:5315",
+    "vsock:4294967296:5315",
+    "vsock:" + 5000 * "9",
+    "vsock: 3:5315",
+    "VSOCK:3:5315",
     "vm1\0",
     "\0::1",
 ]
@@ -109,7 +132,9 @@ def test_a_wrong_address_is_refused(text: str, parse: Callable[[str], Address]) 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", [":5315", "*:5315", "*", "vm1:0", "192.0.2.7:0"])
+@pytest.mark.parametrize(
+    "text", [":5315", "*:5315", "*", "vm1:0", "192.0.2.7:0", "vsock:any:5315", "vsock:*", "vsock:3:0"]
+)
 def test_what_can_only_be_listened_on_is_no_place_to_connect_to(text: str) -> None:
     """A manager needs one guest and a real port."""
     with pytest.raises(SettingsError):
@@ -135,11 +160,30 @@ def test_brackets_are_only_for_ipv6() -> None:
     assert str(Address("vm1", 5315)) == "vm1:5315"
 
 
-@given(st.text())
+def test_a_vsock_address_has_a_number() -> None:
+    """Who connects or binds gets the CID, and TCP addresses have none, whatever their names look like."""
+    assert parse_address("vsock:3").cid == 3
+    assert parse_listen_address("vsock:any").cid == CID_ANY
+    assert [parse_address(text).cid for text in ("vm1", "vsock", "2001:db8::1", "192.0.2.7:5315")] == [None] * 4
+
+
+def test_a_guest_is_named_by_its_certificate() -> None:
+    """A CID names no guest: whoever gives one as GUEST is told where it belongs."""
+    assert parse_guest("vm1:17") == Address("vm1", 17)
+    with pytest.raises(SettingsError, match="--address vsock:3:5315"):
+        parse_guest("vsock:3:5315")
+
+
+@given(st.text() | st.text().map("vsock:{}".format))
 def test_any_text_is_an_address_or_is_refused(text: str) -> None:
     """No text breaks the parser, and what it accepts can be looked up and sent in a handshake."""
     try:
-        host = parse_address(text).host
+        address = parse_address(text)
     except SettingsError:
+        return
+    host = address.host
+    if address.cid is not None:
+        assert 0 <= address.cid < CID_ANY
+        assert 0 < address.port < CID_ANY
         return
     assert is_ip_address(host) or (is_host_name(host) and host.encode("idna").decode() == host)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cmapp.core.text import printable
+from cmapp.core.text import fitted, printable
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,19 @@ def test_any_text_becomes_one_printable_line(text: str) -> None:
     assert len(shown.splitlines()) <= 1
     assert shown.encode().decode() == shown
     assert printable(shown) == shown
+
+
+@given(st.text(st.characters()), st.integers(3, 40))
+@example("\u20ac" * 20, 10)
+@example("\U0001f40d" * 20, 11)
+def test_a_line_that_is_cut_is_whole_to_its_end(text: str, most: int) -> None:
+    """However it is cut, a line has its bound, is UTF-8 to its last byte, and says that it was cut."""
+    line = fitted(text, most)
+    shown = printable(text)
+    assert len(line) <= most
+    assert line.decode().isprintable()
+    if len(shown.encode()) <= most:
+        assert line == shown.encode()
+    else:
+        assert line.endswith(b"...")
+        assert shown.startswith(line.decode()[:-3])

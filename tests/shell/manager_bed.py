@@ -24,7 +24,8 @@ from cmapp.core import messages as m
 from cmapp.core.outcome import Outcome, Reason, Receipt
 from cmapp.core.session import Role, Session
 from cmapp.net.link import Link
-from cmapp.net.tls import ALPN, server_context
+from cmapp.net.refusals import ALPN
+from cmapp.net.tls import server_context
 
 if TYPE_CHECKING:
     import ssl

@@ -18,7 +18,7 @@ import pytest
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited
 from cmapp.errors import SettingsError
-from cmapp.host.journal import Journal
+from cmapp.host.journal import BURST, Journal
 from tests.shell.manager_bed import SOON, Guest, outcome_in, receipt
 
 if TYPE_CHECKING:
@@ -116,6 +116,24 @@ def test_lines_cannot_be_forged(tmp_path: Path) -> None:
     assert lines[2].decode().endswith("\u00e4...")
 
 
+def test_a_guest_cannot_fill_the_log(tmp_path: Path) -> None:
+    """Of lines that a hostile guest causes there are so many a minute; errors and the end are told all the same."""
+    path = tmp_path / "log"
+    journal = Journal(str(path), "web on vm1", syslog=None)
+    for number in range(10 * BURST):
+        (journal.info if number % 2 else journal.warning)(f"line {number}")
+    journal.error("trouble")
+    journal.conclude("it ended", well=True)
+    lines = [line.partition("web on vm1: ")[2] for line in path.read_text().splitlines()]
+    assert lines[BURST - 1] == f"line {BURST - 1}"
+    assert lines[BURST:] == [
+        f"WARNING: there is too much to say: lines are left out, beyond {BURST} a minute",
+        "ERROR: trouble",
+        f"WARNING: {9 * BURST} lines were left out",
+        "it ended",
+    ]
+
+
 def test_verbose_tells_every_poll(guest: Guest) -> None:
     """Reports are lines for those who want them, and for nobody else."""
     for option, wanted in (("--verbose", True), ("--no-syslog", False)):
@@ -162,12 +180,12 @@ def test_syslogd_that_is_full_or_started_again(tmp_path: Path) -> None:
     journal.info("nobody is there")
     with syslogd(path) as sock:
         for number in range(2000):
-            journal.info(f"line {number}")
+            journal.error(f"line {number}")
         assert sock.recv(8192).endswith(b"line 0")
     path.unlink()
     with syslogd(path) as sock:
-        journal.info("good morning")
-        assert sock.recv(8192).endswith(b"web on vm1: good morning")
+        journal.error("good morning")
+        assert sock.recv(8192).endswith(b"web on vm1: ERROR: good morning")
     assert journal._syslog is not None
     journal._syslog.close()
 

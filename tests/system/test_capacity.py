@@ -48,7 +48,7 @@ def test_2000_applications(bed: Bed) -> None:
         pytest.skip(f"{hard} open files are too few for {MANY} applications on one server")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        server = bed.serve("--max-applications", str(MANY))
+        server = bed.serve("--max-applications", str(MANY), "--max-connections-per-manager", str(MANY + 1))
         crowd = Crowd(server.port, bed.keys.host, MANY)
         try:
             crowd.launch(["/bin/sleep", "1000"], LAUNCH_LIMIT)

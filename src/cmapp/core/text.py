@@ -12,3 +12,12 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def fitted(text: str, most: int) -> bytes:
+    """Return `text` made printable, in UTF-8, and at most `most` bytes of it: cut between characters, and so marked.
+
+    Half a character at the end would make a line of a log something that its readers show as a blob, or not at all.
+    """
+    line = printable(text).encode()
+    return line if len(line) <= most else line[: most - 3].decode(errors="ignore").encode() + b"..."

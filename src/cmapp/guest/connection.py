@@ -1,8 +1,8 @@
 """One manager's connection: what it says is asked of the supervisor, what the roster says to it is sent.
 
-Data goes one way: bytes, messages, the supervisor's methods; what comes back is a message to be said. Output is
-sent from offsets that the manager names, as fast as it takes it; what is no longer kept when its turn comes is
-told as dropped. The invariant: a manager hears of and touches only the run that it answers for on this link.
+Data goes one way: bytes, messages, the supervisor's methods; what comes back is a message to be said. Who asks for
+much at once is answered a little at a time, and not heard meanwhile. The invariant: a manager hears of and touches
+only the run that it answers for on this link.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from cmapp import SOFTWARE
@@ -20,25 +19,30 @@ from cmapp.core.text import printable
 from cmapp.core.wire import LINE_LIMIT
 from cmapp.errors import ProtocolError
 from cmapp.guest.channel import Channel
+from cmapp.guest.outlet import Outlet
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
+    from cmapp.guest.complaints import Complaints
     from cmapp.guest.output import Capture
     from cmapp.guest.supervisor import Supervisor
+    from cmapp.guest.turns import Turns
     from cmapp.net.link import Link
-    from cmapp.net.tls import Identity
 
 log = logging.getLogger(__name__)
 
 SEND_LIMIT = 512 * 1024  # bytes that may wait for a manager: beyond it is not reading, and is let go
-OUTPUT_LIMIT = 128 * 1024  # bytes that may wait while output is still added: the rest waits in the spool
-LAST_OUTPUT = 256 * 1024  # the same when the run has ended, and there is no later
+LINES_AT_ONCE = 0.002  # seconds for what one read has brought: the rest is done in later turns of the loop
+LINE_TIME = 10.0  # seconds in which a line that was begun is finished
+SILENT = "nothing was heard for too long"
+TALK = 100  # log lines of one kind in ten seconds that one manager can cause
 RUNS_ROOM = LINE_LIMIT - 1024  # bytes of reports in one answer
 FEATURES = (
     "attach",
+    "definitions",
     "health",
     "hold",
     "kinds",
@@ -52,58 +56,79 @@ FEATURES = (
 
 
 class Connection:
-    """A manager, from its TCP connection on; `proven` and `closed` are called once each, when it is so."""
+    """A proven manager; `closed` is called once, when it is gone."""
 
     __slots__ = (
+        "_came",
         "_channel",
         "_closed",
-        "_fetching",
+        "_complaints",
         "_launch",
-        "_offsets",
-        "_passing",
-        "_proven",
+        "_line_since",
+        "_outlet",
+        "_rest",
         "_run_id",
         "_session",
         "_silence",
         "_supervisor",
+        "_turns",
         "heard",
         "manager",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what it needs of the server
         self,
         loop: asyncio.AbstractEventLoop,
         link: Link,
+        manager: str,
         supervisor: Supervisor,
+        turns: Turns,
+        complaints: Complaints,
         *,
-        proven: Callable[[Connection], None],
         closed: Callable[[Connection], None],
     ) -> None:
-        self.manager = ""
-        self.heard = time.monotonic()
+        """Serve `manager`, who is at the other end of `link`; what it wants too much of is for the `turns`."""
+        self.manager = manager
+        self.heard = self._came = time.monotonic()
+        self._line_since: float | None = None
         self._supervisor = supervisor
-        self._proven = proven
+        self._turns = turns
+        self._complaints = complaints
         self._closed = closed
         self._session = Session(Role.SERVER)
+        self._rest: Iterator[m.Message | m.Unrecognized] | None = None
         self._launch: m.Launch | None = None
         self._run_id = ""
-        self._offsets: dict[m.Stream, int] = {}
-        self._fetching = self._passing = False
+        self._outlet = Outlet(self._output, self.say, self._has_room)
         self._silence: float | None = supervisor.settings.handshake_timeout  # until its hello says better
+        link.peer = f"manager {manager} at {link.peer}"
         self._channel = Channel(
-            loop,
-            link,
-            proven=self._on_proven,
-            heard=self._on_heard,
-            drained=self.pass_output,
-            closed=self._on_closed,
+            loop, link, turns, heard=self._on_heard, drained=self._on_drained, closed=self._on_closed
         )
+        self._tell("connected", logging.INFO, "%s connected", self)
 
     # ---- what the server and the supervisor ask ------------------------------------------------------------
 
-    def overdue(self, now: float) -> bool:
-        """Tell whether the manager has been silent for longer than it said it would ever be."""
-        return self._silence is not None and now - self.heard > self._silence and not self._channel.ending
+    def trouble(self, now: float) -> str:
+        """Return why the manager is to be hung up on, or an empty string: it is silent, or slow, for too long."""
+        if self._channel.ending:
+            return ""
+        since = self._came if self._session.state is State.NEW else self.heard
+        if self._silence is not None and now - since > self._silence:
+            return SILENT
+        if self._line_since is not None and (self._rest is not None or self._channel.full):
+            self._line_since = now  # it is us who does not read on
+        if self._line_since is not None and now - self._line_since > LINE_TIME:
+            return "a line was begun and not finished"
+        if self._channel.stalls(now):
+            return "it does not read what it is sent"
+        return ""
+
+    def excuse(self, now: float) -> None:
+        """Judge nobody by the time that has passed: this machine, or this server, stood still."""
+        self.heard = self._came = now
+        self._line_since = None if self._line_since is None else now
+        self._channel.excuse()
 
     @property
     def concluding(self) -> bool:
@@ -113,58 +138,19 @@ class Connection:
     def say(self, message: m.Message) -> None:
         """Say a message, unless the link is being closed; before the end of the run, what it wrote last."""
         if isinstance(message, m.Exited):
-            self._pass_last_output()
+            self._outlet.pass_last(SEND_LIMIT)
         if self._session.state is not State.CLOSED:
             self._channel.send(self._session.send(message))
         if isinstance(message, m.Launched):
             self._run_id = message.run_id
-            for stream, capture in self._captures():
-                capture.rebase(self._offsets[stream])
-            self.pass_output()
+            self._outlet.begin()
 
     def pass_output(self) -> None:
         """Send what the run has written and the manager has not got yet, as far as there is room for it."""
-        if self._passing:
-            return
-        self._passing = True
-        for stream, capture in self._captures():
-            while self._wants(stream, capture, OUTPUT_LIMIT) and not self._fetching:
-                self._fetching = True
-                capture.fetch(self._offsets[stream], m.OUTPUT_CHUNK, partial(self._fetched, stream))
-        self._passing = False
-
-    def _fetched(self, stream: m.Stream, begin: int, data: bytes) -> None:
-        """Send what came from memory, at once, or from the disk, later."""
-        self._fetching = False
-        if begin >= self._offsets[stream]:
-            self._send_output(stream, begin, data)
-        self.pass_output()
-
-    def _pass_last_output(self) -> None:
-        """Send what there is room for, though it is the disk that has it, and tell the rest as dropped."""
-        for stream, capture in self._captures():
-            while self._wants(stream, capture, LAST_OUTPUT):
-                self._send_output(stream, *capture.since(self._offsets[stream], m.OUTPUT_CHUNK))
-            if self._wants(stream, capture, SEND_LIMIT):
-                self._send_output(stream, capture.total, b"")
-
-    def _captures(self) -> list[tuple[m.Stream, Capture]]:
-        found = [(stream, self._supervisor.output(self._run_id, stream)) for stream in self._offsets]
-        return [(stream, capture) for stream, capture in found if capture is not None]
-
-    def _wants(self, stream: m.Stream, capture: Capture, room: int) -> bool:
-        watching = self._session.state is State.WATCHING
-        return watching and self._channel.waiting < room and self._offsets[stream] < capture.total
-
-    def _send_output(self, stream: m.Stream, begin: int, data: bytes) -> None:
-        dropped, self._offsets[stream] = begin - self._offsets[stream], begin + len(data)
-        self.say(m.Output(stream, begin, data, dropped=dropped))
+        self._outlet.pass_on()
 
     def dismiss(self, reason: str) -> None:
         """Say why, and hang up; the run is without this manager from here on."""
-        if not self.manager:  # who is not proven is told nothing
-            self.close()
-            return
         self.say(m.Bye(reason))
         self._supervisor.lost(self)
         self._channel.end()
@@ -179,27 +165,58 @@ class Connection:
 
     # ---- what the channel tells ----------------------------------------------------------------------------
 
-    def _on_proven(self, identity: Identity) -> None:
-        self.manager = identity.name
-        log.info("%s connected", self)
-        self._proven(self)
-
     def _on_heard(self, data: bytes) -> None:
         self.heard = time.monotonic()
+        if data.endswith(b"\n"):
+            self._line_since = None
+        elif self._line_since is None or b"\n" in data:
+            self._line_since = self.heard
         self._supervisor.heard(self)
+        self._rest = self._session.receive(data)
+        self._do_the_rest()
+
+    def _do_the_rest(self) -> None:
+        """Do what was asked for, for a moment; nothing more is read before all of it is done."""
+        if self._rest is None:
+            return
+        until = time.monotonic() + LINES_AT_ONCE
+        self._channel.gather(True)
         try:
-            for message in self._session.receive(data):
+            for message in self._rest:
                 self._HEARD[type(message)](self, message)
+                if self._channel.full or time.monotonic() >= until:
+                    break
+            else:
+                self._rest = None
         except ProtocolError as error:
-            log.warning("%s: %s", self, error)
+            self._tell("bad line", logging.WARNING, "%s: %s", self, error)
             self.dismiss(str(error))
+            self._rest = None
+        self._channel.gather(False)
+        self._channel.hold(self._rest is not None)
+        if self._rest is not None and not self._channel.full:  # else it is gone on with when the manager has read
+            self._turns.ask(self._do_the_rest)
+
+    def _on_drained(self) -> None:
+        self._do_the_rest()
+        self.pass_output()
 
     def _on_closed(self, reason: str) -> None:
+        self._rest = None
         if reason:
             level = logging.INFO if self._supervisor.answers_for(self) else logging.DEBUG
-            log.log(level, "%s", reason)
+            self._tell("closed", level, "%s", reason)
         self._supervisor.lost(self)
         self._closed(self)
+
+    def _output(self, stream: m.Stream) -> Capture | None:
+        return self._supervisor.output(self._run_id, stream)
+
+    def _has_room(self, limit: int) -> bool:
+        return self._session.state is State.WATCHING and self._channel.waiting < limit
+
+    def _tell(self, kind: str, level: int, text: str, *words: object) -> None:
+        self._complaints.log(f"manager {self.manager}, {kind}", level, text, *words, most=TALK)
 
     # ---- what the manager says -----------------------------------------------------------------------------
 
@@ -217,8 +234,7 @@ class Connection:
 
     def _launch_it(self, launch: m.Launch) -> None:
         self._launch = launch
-        if launch.output:
-            self._offsets = {m.Stream.STDOUT: launch.stdout_from, m.Stream.STDERR: launch.stderr_from}
+        self._outlet.want(launch)
         self._supervisor.launch(self, launch)
 
     def _poll(self, poll: m.Poll) -> None:
@@ -238,7 +254,7 @@ class Connection:
         self.say(m.Runs(status.id, tuple(reports), more=more))
 
     def _tail(self, tail: m.Tail) -> None:
-        capture = self._supervisor.output(self._run_id, tail.stream)
+        capture = self._output(tail.stream)
         offset, data = (0, b"") if capture is None else capture.tail(tail.limit)
         self.say(m.Output(tail.stream, offset, data, id=tail.id))
 
@@ -246,7 +262,7 @@ class Connection:
         self._channel.close(f"{self} said bye: {printable(bye.reason)}")
 
     def _unrecognized(self, line: m.Unrecognized) -> None:
-        log.warning("%s asked for %s, which this version does not know", self, line.type)
+        self._tell("unknown", logging.WARNING, "%s asked for %s, which this version does not know", self, line.type)
         if line.id is not None:
             text = f"this server does not know {line.type}"
             self.say(m.Refused(m.Refusal.UNKNOWN_TYPE, text, id=line.id))

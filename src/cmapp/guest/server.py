@@ -8,7 +8,6 @@ who are in are served on.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import resource
@@ -18,23 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from cmapp.core.duration import LATE
 from cmapp.errors import SettingsError, place_of
-from cmapp.guest import fdstore, upgrade
-from cmapp.guest.connection import SEND_LIMIT, Connection
-from cmapp.guest.containment import become_subreaper, containment_for
+from cmapp.guest import fdstore, privilege, upgrade
+from cmapp.guest.containment import become_subreaper, containment_for, is_closed
 from cmapp.guest.disk import Disk
 from cmapp.guest.listeners import Listeners
 from cmapp.guest.process import keep_descriptors
+from cmapp.guest.reception import Reception, keys_of
 from cmapp.guest.service import notify, start_logging
+from cmapp.guest.statefolder import MASK, lock_state
 from cmapp.guest.supervisor import Supervisor
-from cmapp.net.link import Link
-from cmapp.net.tls import Role, check_keys, require_own_role, server_context
+from cmapp.net.identity import Role
+from cmapp.net.keyfolder import check_keys
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable
 
+    from cmapp.guest.connection import Connection
     from cmapp.guest.settings import Settings
+    from cmapp.net.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,14 @@ class Server:
         self._settings = settings
         self._given = given
         self._reread = reread
-        self._context = _context(settings)
+        privilege.hide_memory()
+        self._keys = _keys(settings)
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_defect)
         self._disk = Disk(self._loop)
         self._supervisor: Supervisor
-        self._connections: dict[Connection, None] = {}
-        self._unproven: dict[Connection, float] = {}
-        self._managers: set[Connection] = set()
-        self._listeners = Listeners(self._loop, self._let_in)
+        self._reception: Reception
+        self._listeners = Listeners(self._loop)
         self._last_sweep = 0.0
         self._stopping: int | None = None
         self._upgrading = False
@@ -75,19 +74,23 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, or SIGQUIT and the end of the last run; raises SettingsError at the start."""
         handed = upgrade.taken()
+        os.umask(MASK)
         settings = self._settings
-        self._lock = handed["lock"] if handed else _lock_state(settings.state_dir)
+        self._lock = handed["lock"] if handed else lock_state(settings.state_dir)
         become_subreaper()
         keep_descriptors()
         containment = containment_for(settings.cgroup, settings.state_dir)
         descriptors = handed.get("descriptors") or _raise_descriptors(settings.max_applications)
         self._descriptors = soft, hard = descriptors
         self._supervisor = Supervisor(self._loop, settings, self._disk, containment, (soft, hard))
+        self._reception = Reception(self._loop, settings, self._keys, self._supervisor, hard)
+        self._listeners.let_in = self._reception.let_in
         if handed:
             self._listeners.take_over(handed["listeners"])
         for address in () if handed else settings.listen:
             self._listeners.listen(address)
         upgrade.write_identity(self._lock)
+        privilege.shrink(settings.policy().users, closed_cgroup=is_closed(containment))  # before the disk's thread
         self._supervisor.load(handed.get("runs", {}), fdstore.kept())
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
@@ -100,6 +103,7 @@ class Server:
         self._last_sweep = time.monotonic()
         self._loop.call_later(SWEEP, self._sweep)
         log.info("each application has a %s of its own", containment.kind)
+        _tell_policy(settings)
         notify("READY=1")
         try:
             self._loop.run_forever()
@@ -113,40 +117,6 @@ class Server:
         if not self._disk.flush(LAST_WRITES):
             log.error("the disk did not take all that was to be written within %g s", LAST_WRITES)
 
-    # ---- who comes -----------------------------------------------------------------------------------------
-
-    def _let_in(self, sock: socket.socket, peer: str) -> None:
-        if len(self._connections) >= self._settings.max_connections + self._settings.max_handshakes:
-            log.warning("%s turned away: there are %d connections, which is the limit", peer, len(self._connections))
-            sock.close()
-            return
-        while len(self._unproven) >= self._settings.max_handshakes:
-            oldest = next(iter(self._unproven))
-            log.warning("%s gives way to another before it has proven itself", oldest)
-            oldest.close()
-        try:
-            link = Link(sock, self._context, peer=peer, limit=SEND_LIMIT)
-        except OSError as error:
-            log.warning("%s went away: %s", peer, error)
-            sock.close()
-            return
-        connection = Connection(self._loop, link, self._supervisor, proven=self._proven, closed=self._closed)
-        self._connections[connection] = None
-        self._unproven[connection] = time.monotonic()
-
-    def _proven(self, connection: Connection) -> None:
-        self._unproven.pop(connection, None)
-        if len(self._managers) < self._settings.max_connections:
-            self._managers.add(connection)
-        else:
-            log.warning("%s turned away: max_connections of this guest are there", connection)
-            connection.dismiss(f"{self._settings.max_connections} managers are connected, which is max_connections")
-
-    def _closed(self, connection: Connection) -> None:
-        self._unproven.pop(connection, None)
-        self._managers.discard(connection)
-        self._connections.pop(connection, None)
-
     def _sweep(self) -> None:
         now = time.monotonic()
         still, self._last_sweep = now - self._last_sweep, now
@@ -154,17 +124,9 @@ class Server:
         self._supervisor.sweep()
         if still > LATE:
             log.warning("this machine, or this server, stood still for %.1f s: nobody is judged by it", still)
-            for connection in self._connections:
-                connection.heard = now
-            return
-        for connection, since in list(self._unproven.items()):
-            if now - since > self._settings.handshake_timeout:
-                log.warning("%s has not proven itself in time", connection)
-                connection.close()
-        for connection in list(self._connections):
-            if connection.overdue(now):
-                log.warning("%s has been silent for too long: it is taken for lost", connection)
-                connection.dismiss("nothing was heard for too long")
+            self._reception.excuse(now)
+        else:
+            self._reception.sweep(now)
 
     # ---- signals -------------------------------------------------------------------------------------------
 
@@ -193,8 +155,9 @@ class Server:
 
     def _ended(self) -> None:
         """Hang up on all, but give those who were just told an end the time to acknowledge it."""
-        self._dismiss([connection for connection in self._connections if not connection.concluding])
-        self._loop.call_later(PARTING, lambda: self._dismiss(list(self._connections)))
+        self._reception.turn_strangers_away()
+        self._dismiss([connection for connection in self._reception.connections if not connection.concluding])
+        self._loop.call_later(PARTING, lambda: self._dismiss(list(self._reception.connections)))
         self._loop.call_soon(self._leave_when_told)
 
     def _dismiss(self, connections: list[Connection]) -> None:
@@ -203,7 +166,7 @@ class Server:
 
     def _leave_when_told(self) -> None:
         """Leave once every manager has hung up: each is lingered for, so this is bounded."""
-        if self._connections:
+        if self._reception.connections:
             self._loop.call_later(0.01, self._leave_when_told)
         else:
             log.info("stopped")
@@ -213,7 +176,7 @@ class Server:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             settings = self._reread()
-            self._context = _context(settings)
+            keys = _keys(settings)
         except SettingsError as error:
             log.error("not reloaded, everything stays as it was: %s", error)
         else:
@@ -222,6 +185,8 @@ class Server:
             start_logging(settings.log_level)
             self._settings = settings
             self._supervisor.use(settings)
+            self._reception.use(settings, keys)
+            _tell_policy(settings)
             log.info("reloaded: settings and keys are those for the connections and launches from here on")
         notify("READY=1")
 
@@ -248,7 +213,8 @@ class Server:
         log.info("becoming the installed version, with the applications that run: %d", self._supervisor.count)
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._supervisor.roster.leave()
-        for connection in list(self._connections):
+        self._reception.turn_strangers_away()
+        for connection in list(self._reception.connections):
             connection.dismiss("the server becomes another version, and is back at once")
         runs, descriptors = self._supervisor.handover()
         self._flush()
@@ -262,13 +228,18 @@ class Server:
             self._loop.stop()
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
+def _keys(settings: Settings) -> Keyring:
     """Load the keys; what may pass with time is logged, what cannot serve is raised as SettingsError."""
-    context = server_context(settings.keys, allow_tls12=settings.allow_tls12)
-    require_own_role(settings.keys, Role.GUEST)
+    keys = keys_of(settings)
     for problem in check_keys(settings.keys, Role.GUEST):
         log.error("keys: %s", problem)
-    return context
+    return keys
+
+
+def _tell_policy(settings: Settings) -> None:
+    """Tell the log who may do what here, most of all if nobody has said it."""
+    policy = settings.policy()
+    log.log(logging.INFO if policy.written else logging.WARNING, "%s", policy)
 
 
 def _defect(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -285,16 +256,3 @@ def _raise_descriptors(applications: int) -> tuple[int, int]:
     if hard < applications * DESCRIPTORS_EACH:
         log.warning("%d open files are allowed, enough for about %d applications", hard, hard // DESCRIPTORS_EACH)
     return soft, hard
-
-
-def _lock_state(folder: str) -> int:
-    """Make the state folder if it is not there, and lock it: two servers must not share it."""
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SettingsError(f"{folder} is in use by another cmappserver: give this one its own --state-dir") from None
-    except OSError as error:
-        raise SettingsError(f"the state folder {folder} cannot be used: {error.strerror}") from None
-    return lock

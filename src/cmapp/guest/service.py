@@ -13,9 +13,10 @@ import select
 import socket
 import sys
 
-from cmapp.core.text import printable
+from cmapp.core.text import fitted
 
 _PATIENCE = 1.0  # seconds that a systemd which is behind is waited for
+_TOLD = 200  # bytes of the line that tells of those
 LOST = "%d lines of this log were lost: nobody read them, or there was no room"
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -28,8 +29,8 @@ class _Lines(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; nobody forges another with a newline in a name."""
-        line = printable(super().format(record))
+        """Return the line; nobody forges another with a newline in a name, for it is written as one line."""
+        line = super().format(record)
         return f"<{_PRIORITIES.get(record.levelno, 6)}>{line}" if self._journal else line
 
 
@@ -52,12 +53,12 @@ class _Stderr(logging.Handler):
             if (self._descriptor, select.POLLOUT) not in self._room.poll(0):
                 self._lost += 1
                 return
-            line = self.format(record)
+            told = b""
             if self._lost:
-                told = logging.makeLogRecord({**vars(record), "msg": LOST, "args": (self._lost,)})
-                line, self._lost = f"{self.format(told)}\n{line}", 0
+                lost = logging.makeLogRecord({**vars(record), "msg": LOST, "args": (self._lost,)})
+                told, self._lost = fitted(self.format(lost), _TOLD) + b"\n", 0
             # A pipe that has room at all has it for PIPE_BUF bytes, so this does not wait.
-            os.write(self._descriptor, line.encode()[: select.PIPE_BUF - 1] + b"\n")
+            os.write(self._descriptor, told + fitted(self.format(record), select.PIPE_BUF - 1 - len(told)) + b"\n")
         except OSError:
             self._lost += 1  # a full disk, or a reader that is gone
 
