@@ -52,7 +52,7 @@ def test_nothing_is_known_that_was_not_written(tell: Callable[[], Bed], cut: int
         ([{"format": 2, "launch": {}}], "has the format 2, and this version reads 1"),
         ([{"format": 1}], "must be an object"),
         ([{"format": 1, "launch": {}}], "Launch needs id"),
-        ([*ends_by_itself().files[1], {"receipt": {}}], "Receipt needs name"),
+        ([*ends_by_itself().files[1], {"receipt": {}}], "receipt: Receipt needs name"),
     ],
     ids=["nothing", "no header", "newer", "no launch", "empty launch", "bad receipt"],
 )

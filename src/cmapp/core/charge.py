@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import math
 
+from cmapp.core import checks
 from cmapp.core.checks import build
 from cmapp.core.ledger import FORMAT
 from cmapp.core.lifecycle import State
 from cmapp.core.messages import Launch
-from cmapp.core.outcome import Outcome, Reason, Receipt, Unknown
+from cmapp.core.outcome import Exited, Outcome, Reason, Receipt, Signaled, Unknown
+from cmapp.core.record import REQUIRED
 from cmapp.core.run import Run
 from cmapp.core.wire import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
     from typing import Any
 
     from cmapp.core.peer import Peer
+
+
+HIGHEST_PID = 2**22
+LATEST = checks.LARGEST / 4  # seconds on any clock: sums of such times are told too
 
 
 class Charge:
@@ -95,13 +101,33 @@ class Charge:
 
 
 class Facts:
-    """What a run's file says; raises ValueError, KeyError or TypeError when it is not one that we can read.
+    """What a run's file says; raises ValueError or TypeError when it is not one that we can read.
 
-    `acknowledged` is when its receipt was, on the wall's clock, `orphaned` since when nobody watches it. `settled`
-    tells that nothing of the run was left but its receipt.
+    All of it is checked here, so what is made of it later is sound. `pid` is the number of the main process, 0 if it
+    was never prepared; `started` when it was launched, on the monotonic clock of its boot; `where` the cgroup of its
+    processes, or "" if it has none. `acknowledged` is when its receipt was, on the wall's clock, `orphaned` since when
+    nobody watches it. `settled` tells that nothing of the run was left but its receipt.
     """
 
-    __slots__ = ("_facts", "acknowledged", "boot_id", "launch", "manager", "orphaned", "receipt", "settled")
+    __slots__ = (
+        "_detail",
+        "_ended",
+        "_facts",
+        "_outcome",
+        "_start",
+        "_stopping",
+        "_wall",
+        "acknowledged",
+        "boot_id",
+        "launch",
+        "manager",
+        "orphaned",
+        "pid",
+        "receipt",
+        "settled",
+        "started",
+        "where",
+    )
 
     def __init__(self, entries: Iterable[dict[str, Any]], *, settled: bool) -> None:
         facts: dict[str, Any] = {}
@@ -112,29 +138,22 @@ class Facts:
         self._facts = facts
         self.settled = settled
         self.launch: Launch = build(Launch, facts.get("launch"))
-        self.manager = str(facts.get("manager", ""))
-        self.boot_id = str(facts.get("boot_id", ""))
-        receipt = facts.get("receipt")
-        self.receipt: Receipt | None = None if receipt is None else build(Receipt, receipt)
-        self._run(self._state())  # so that what makes no sense is told here
-        orphaned, acknowledged = facts.get("orphaned"), facts.get("acknowledged")
-        self.orphaned = None if orphaned is None else float(orphaned)
-        self.acknowledged = None if acknowledged is None else float(acknowledged)
-
-    @property
-    def pid(self) -> int:
-        """The number of the main process, 0 if it was never prepared."""
-        return int(self._facts.get("pid", 0))
-
-    @property
-    def started(self) -> float:
-        """When it was launched, on the monotonic clock of its boot."""
-        return float(self._facts["started"])
-
-    @property
-    def where(self) -> str:
-        """Where its processes belong: the cgroup, or "" if it has none."""
-        return str(self._facts.get("where", ""))
+        self.manager = _checked(facts, "manager", checks.text, "")
+        self.boot_id = _checked(facts, "boot_id", checks.text, "")
+        self.where = _checked(facts, "where", checks.text, "")
+        self.pid: int = _checked(facts, "pid", checks.within(0, HIGHEST_PID), 0)
+        self._start: int = _checked(facts, "start", checks.count, 0)
+        self.started: float = _checked(facts, "started", _time)
+        self._wall: float = _checked(facts, "wall", _time)
+        self._ended: float | None = _checked(facts, "ended", _time, None)
+        self.orphaned: float | None = _checked(facts, "orphaned", checks.optional(_time), None)
+        self.acknowledged: float | None = _checked(facts, "acknowledged", checks.optional(_time), None)
+        self._stopping: Reason | None = _checked(facts, "stopping", checks.one_of(Reason), None)
+        self._detail = _checked(facts, "detail", checks.text, "")
+        self._outcome: Outcome | None = _checked(facts, "outcome", checks.tagged(Exited, Signaled, Unknown), None)
+        self.receipt: Receipt | None = _checked(facts, "receipt", checks.optional(checks.record(Receipt)), None)
+        if self.receipt is not None and self.receipt.run_id != self.launch.run_id:
+            raise ValueError("receipt: is that of another run")
 
     def charge(self, now: float) -> Charge:
         """Return the run as it was left, for a server of the same boot to go on with."""
@@ -143,7 +162,7 @@ class Facts:
             run.state = State.RUNNING
         run.held, run.ready = bool(facts.get("held")), bool(facts.get("ready"))
         charge = Charge(self.launch, self.manager, run)
-        charge.pid, charge.start = self.pid, int(facts.get("start", 0))
+        charge.pid, charge.start = self.pid, self._start
         charge.facts = dict(facts)
         charge.starting = False
         charge.sure = bool(facts.get("launched"))
@@ -159,27 +178,33 @@ class Facts:
         return run.receipt(run.ended)
 
     def _run(self, state: State) -> Run:
-        facts = self._facts
-        run = Run(self.launch, float(facts["started"]), float(facts["wall"]), state)
-        run.outcome = self._outcome()
-        run.ended = float(facts["ended"]) if "ended" in facts else None
-        if "stopping" in facts:
-            run.reason, run.detail = Reason(facts["stopping"]), str(facts.get("detail", ""))
-        run.forced = bool(facts.get("forced"))
+        run = Run(self.launch, self.started, self._wall, state)
+        run.outcome, run.ended = self._outcome, self._ended
+        if self._stopping is not None:
+            run.reason, run.detail = self._stopping, self._detail
+        run.forced = bool(self._facts.get("forced"))
         return run
-
-    def _outcome(self) -> Outcome | None:
-        if "outcome" not in self._facts:
-            return None
-        # As part of a receipt, the outcome is checked like one.
-        told = {"name": "x", "run_id": self.launch.run_id, "reason": "itself", "started": 0, "ended": 0, "lasted": 0}
-        receipt: Receipt = build(Receipt, {**told, "outcome": self._facts["outcome"]})
-        return receipt.outcome
 
     def _state(self) -> State:
         if self.receipt is not None:
             return State.CLEARING
-        if "stopping" in self._facts:
+        if self._stopping is not None:
             return State.KILLING if self._facts.get("forced") else State.STOPPING
         came_up = self._facts.get("ready") or (self._facts.get("moved") and self.launch.ready is None)
         return State.RUNNING if came_up else State.READYING
+
+
+def _checked(facts: dict[str, Any], key: str, check: Callable[[Any], Any], default: Any = REQUIRED) -> Any:
+    """Return what the facts say under `key`, or the default if they say nothing; raises ValueError with the key."""
+    if key not in facts and default is not REQUIRED:
+        return default
+    try:
+        return check(facts.get(key))
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _time(value: Any) -> float:
+    if checks.seconds(value) > LATEST:
+        raise ValueError("must be a time that a clock can show")
+    return float(value)

@@ -12,6 +12,8 @@ LONGEST = 10 * 365 * 86400.0
 
 def parse_duration(text: str | float) -> float:
     """Return the seconds that `text` means, itself if it is a float; raises SettingsError for what is no duration."""
+    if isinstance(text, int) and abs(text) > LONGEST:  # Python does not write numbers of thousands of digits
+        raise SettingsError(f"a duration may be {LONGEST / 86400:.0f} days at most")
     number = str(text).strip()
     unit = number.lstrip("0123456789.")
     digits = number[: len(number) - len(unit)]

@@ -11,6 +11,7 @@ which they went in; and what is missing before the last of them, or after it, is
 from __future__ import annotations
 
 import json
+import math
 from binascii import crc32
 
 from cmapp.errors import CmappError
@@ -97,10 +98,18 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     if line[: _DIGITS + 1] != b"%08x " % crc32(text):
         return None
     try:
-        entry = json.loads(text)
+        entry = _read(text.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _number(digits: str) -> float:
+    """Return a number, or raise ValueError for one that could not be written: none of ours is one."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is not a number")
+    return number
 
 
 def _check(header: dict[str, Any]) -> None:
@@ -109,3 +118,6 @@ def _check(header: dict[str, Any]) -> None:
         raise LedgerError("its first line does not name its format")
     if version > FORMAT:
         raise LedgerError(f"it was written by a newer cmappserver: its format is {version}, and {FORMAT} is known here")
+
+
+_read = json.JSONDecoder(parse_float=_number, parse_constant=_number).decode

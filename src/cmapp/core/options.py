@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+_SHOWN = 200  # characters of a value that an error repeats
+_LARGEST, _DIGITS = 10**9, 20  # of a whole number, and of its text
+
 
 class Option(Record):
     """How a field is set: `metavar` None makes it a flag, `many` lets it be given several times.
@@ -39,7 +42,8 @@ def options_of(kind: type[Record]) -> dict[str, Option]:
 def settle(kind: type[Record], *sources: tuple[str, Mapping[str, Any]]) -> Any:
     """Return the settings of `kind` that `sources` give: (what to call it, values by field name), the last one wins.
 
-    Raises SettingsError, with the source's name in it, for a key that is not there or a value that is not allowed.
+    Raises SettingsError, with the source's name in it, for a key that is not there or a value that is not allowed. A
+    check that raises SettingsError itself says all that there is to say.
     """
     fields = kind.fields()
     values: dict[str, Any] = {}
@@ -50,7 +54,9 @@ def settle(kind: type[Record], *sources: tuple[str, Mapping[str, Any]]) -> Any:
             try:
                 values[name] = fields[name].check(value)
             except ValueError as error:
-                raise SettingsError(f"{source}: {name} {error}, not {value!r}") from None
+                raise SettingsError(f"{source}: {name} {error}, not {_shown(value)}") from None
+            except SettingsError as error:
+                raise SettingsError(f"{source}: {error}") from None
     return kind(**values)
 
 
@@ -64,7 +70,18 @@ def duration(value: Any) -> float:
 
 def whole(value: Any) -> int:
     """Accept a whole number from 1, as a number or as its digits."""
-    digits = str(value)
-    if isinstance(value, bool) or not digits.isdecimal() or not 0 < int(digits) <= 10**9:
+    # Python refuses to read or to write a number of thousands of digits, so its size is looked at first.
+    digits = value if isinstance(value, str) and len(value) <= _DIGITS else ""
+    number = int(digits) if digits.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= _LARGEST:
         raise ValueError("must be a whole number from 1")
-    return int(digits)
+    return number
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it was written, as far as a sentence has room for it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -31,6 +31,7 @@ LONGEST_PAUSE = 2.0
 ANSWER_LIMIT = 5.0  # seconds for a host to answer
 COMMAND_LIMIT = 10.0  # seconds for a command that tells of readiness
 HEARD = 1024  # bytes of an answer that are looked at: its first line
+CODE = 3  # digits of what an answer says first
 SHOWN = 200  # characters of what somebody said
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no orderly end
 
@@ -161,8 +162,8 @@ def _http_trouble(said: bytes) -> str:
     if not said:
         return "hung up without an answer"
     version, _, answer = said.partition(b"\n")[0].strip().partition(b" ")
-    code = answer[:3]
-    if not version.startswith(b"HTTP/") or not code.isdigit() or answer[3:4].strip():
+    code = answer[:CODE]
+    if not version.startswith(b"HTTP/") or len(code) < CODE or not code.isdigit() or answer[CODE : CODE + 1].strip():
         return "what answers does not speak HTTP"
     return "" if code[:1] in (b"2", b"3") else f"answered {printable(answer[:SHOWN].decode('ascii', 'replace'))}"
 

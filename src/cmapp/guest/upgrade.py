@@ -17,6 +17,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from cmapp.core.checks import LARGEST
 from cmapp.errors import SettingsError
 from cmapp.guest import proc
 
@@ -91,15 +92,51 @@ def become(given: Iterable[str], told: Mapping[str, Any], descriptors: Iterable[
 
 
 def taken() -> dict[str, Any]:
-    """Return what the program before us, in this same process, has handed over, once; {} if there was none."""
+    """Return what the program before us, in this same process, has handed over, once; {} if there was none.
+
+    Raises SettingsError if it is not what a server hands over.
+    """
     number = os.environ.pop(HANDOVER, "")
     if not number:
         return {}
-    with open(int(number), "rb") as file:
-        told: dict[str, Any] = json.load(file)
-    for descriptor in [told["lock"], *told["listeners"]]:
-        os.set_inheritable(descriptor, False)
+    try:
+        with open(int(number), "rb") as file:
+            told = _checked(json.loads(file.read().decode()))
+        for descriptor in [told["lock"], *told["listeners"]]:
+            os.set_inheritable(descriptor, False)
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise SettingsError(f"{HANDOVER} names nothing that a cmappserver hands over: {error}") from None
     return told
+
+
+def _checked(told: Any) -> dict[str, Any]:
+    """Return what was handed over if it has its form; raises ValueError."""
+    try:
+        well = _are_numbers([told["lock"], *told["listeners"], *told.get("descriptors", ())])
+        well = well and told["lock"] >= 0 and all(map(_is_run, told.get("runs", {}).values()))
+    except (TypeError, KeyError, AttributeError):
+        well = False
+    if not well:
+        raise ValueError("it has not the form of a handover")
+    kept: dict[str, Any] = told
+    return kept
+
+
+def _is_run(run: dict[str, Any]) -> bool:
+    """Tell whether that is what is handed over of a run: its process, if any, and what is known of its tree."""
+    process, notices = run.get("process"), run.get("notices")
+    pairs = [*run.get("known", ())]
+    well = all(len(pair) == len(("pid", "start")) and _are_numbers(pair) for pair in pairs)
+    well = well and (notices is None or _are_numbers([notices]))
+    if not well or process is None:
+        return well
+    bytes.fromhex(process["said"])
+    handles = process["leader"], process["main"], [process["trouble"]] * len(("pid", "start", "pidfd"))
+    return all(len(handle) == len(handles) and _are_numbers(handle) for handle in handles)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(type(value) is int and -1 <= value < LARGEST for value in values)
 
 
 def ask(state_dir: str) -> str:
@@ -123,7 +160,7 @@ def ask(state_dir: str) -> str:
             raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
         signal.pidfd_send_signal(pidfd, signal.SIGUSR2)
         os.close(pidfd)
-    except (OSError, IndexError, ValueError) as error:
+    except (OSError, IndexError, ValueError, OverflowError) as error:
         raise SettingsError(f"the server of {state_dir} cannot be asked: {error}") from None
     return f"process {pid} was asked to become the installed version; its log tells whether it did"
 
