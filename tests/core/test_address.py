@@ -91,6 +91,7 @@ WRONG = [
     "2001:db8::1]",
     "fe80::1%",
     "fe80::1%eth0 x",
+    "vsock",
     "vsock:",
     "vsock::5315",
     "vsock:x:5315",
@@ -164,7 +165,7 @@ def test_a_vsock_address_has_a_number() -> None:
     """Who connects or binds gets the CID, and TCP addresses have none, whatever their names look like."""
     assert parse_address("vsock:3").cid == 3
     assert parse_listen_address("vsock:any").cid == CID_ANY
-    assert [parse_address(text).cid for text in ("vm1", "vsock", "2001:db8::1", "192.0.2.7:5315")] == [None] * 4
+    assert [parse_address(text).cid for text in ("vm1", "vsock1", "2001:db8::1", "192.0.2.7:5315")] == [None] * 4
 
 
 def test_a_guest_is_named_by_its_certificate() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from cmapp.keys.authority import issue, make_authority
 from cmapp.keys.keystore import read_authority, write_authority, write_credential
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 from tests.shell.caller import Caller
+from tests.shell.capture_bed import State
 from tests.shell.files_bed import Server as Keeper
 from tests.shell.restart_bed import LEAVES, PR_SET_CHILD_SUBREAPER
 from tests.shell.served import DEFECT, Served
@@ -28,10 +29,10 @@ def key_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with key folders: `host`, `guest`, and as many of a foreign authority, `host-foreign`."""
     root, now = tmp_path_factory.mktemp("key-folders"), datetime.now(UTC)
     for suffix in ("", "-foreign"):
-        authority = make_authority(None, days=9, now=now)
+        authority = make_authority(None, days=90, now=now)
         write_authority(root / f"authority{suffix}", authority, force=False)
         for role, name in ((Role.HOST, "n1"), (Role.GUEST, "vm1")):
-            credential = issue(authority, Identity(role, name), days=9, now=now)
+            credential = issue(authority, Identity(role, name), days=90, now=now)
             write_credential(root / f"{role.value}{suffix}", credential, authority, force=False)
     return root
 
@@ -148,3 +149,19 @@ def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         found: int = probe.getsockname()[1]
     return found
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Callable[..., State]]:
+    """Return a function that starts the part of a server that captures, on what the one before has left."""
+    states: list[State] = []
+
+    def start(**how: int) -> State:
+        if states:
+            states[-1].close()
+        states.append(State(tmp_path, **how))
+        return states[-1]
+
+    yield start
+    if states:
+        states[-1].close()

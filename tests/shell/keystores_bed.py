@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from cmapp.cli.cmapp import main
 from cmapp.keys import jks
 from cmapp.keys.authority import Credential, issue, make_authority
-from cmapp.net.tls import Identity, Role
+from cmapp.net.identity import Identity, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import select
 import stat
 import subprocess
 import sys
-import threading
 import tracemalloc
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cmapp.core import messages as m
-from cmapp.guest.disk import Disk
 from cmapp.guest.output import PIPE_SIZE, Capture, sweep
-from cmapp.guest.spool import Spool
-from cmapp.guest.stage import PART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-RUN = "01234567-89ab-cdef-0123-456789abcdef"
-WAIT = 60  # seconds: a disk may be slow
-
-
-class State:
-    """What the captures of a server share: a disk, a spool and a state folder; a new one is a new server."""
-
-    def __init__(self, folder: Path, limit: int = 1 << 20) -> None:
-        self.folder = folder
-        self.disk = Disk(asyncio.new_event_loop())
-        self.spool = Spool(self.disk, str(folder), limit)
-        self.captures: list[Capture] = []
-
-    def capture(self, stream: m.Stream = m.Stream.STDOUT, *, keep: int = 10, live: bool = True) -> Capture:
-        """Return the capture of a stream."""
-        capture = Capture(str(self.folder), RUN, stream, keep=keep, spool=self.spool, live=live)
-        self.captures.append(capture)
-        return capture
-
-    def close(self) -> None:
-        """Leave as if killed, but with everything on the disk."""
-        assert self.disk.flush(60)
-        self.disk.close()
-        self.disk.loop.close()
-        for capture in self.captures:
-            capture.close()
-
-
-def staged(now: State) -> list[Path]:
-    """Return the files in memory of what is not on the disk yet."""
-    return list(Path(now.spool.stage.folder).glob(f"{now.spool.stage.prefix}*"))
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Callable[..., State]]:
-    """Return a function that starts the part of a server that captures, on what the one before has left."""
-    states: list[State] = []
-
-    def start(**how: int) -> State:
-        if states:
-            states[-1].close()
-        states.append(State(tmp_path, **how))
-        return states[-1]
-
-    yield start
-    if states:
-        states[-1].close()
+from tests.shell.capture_bed import RUN, WAIT, State, staged
 
 
 @pytest.fixture
@@ -261,107 +209,6 @@ def test_hole_in_the_spool(state: Callable[..., State]) -> None:
     now.spool._resume = 0.0
     write(b"!")
     assert capture.since(26, 100) == (36, b"qrstuvwxyz!")
-    os.close(writing)
-
-
-@pytest.fixture
-def hang(state: Callable[..., State]) -> Iterator[Callable[..., State]]:
-    """Return a function that starts the like on a disk that hangs: the next one is started as after a crash."""
-    release = threading.Event()
-    hung: list[Callable[[], None]] = []
-
-    def start(**how: int) -> State:
-        now = state(**how)
-        now.disk.do(partial(release.wait, WAIT))
-        hung.append(now.close)
-        now.close = lambda: None  # type: ignore[method-assign] # as killed, with nothing on the disk
-        return now
-
-    yield start
-    release.set()
-    for close in hung:
-        close()
-
-
-@pytest.mark.parametrize("run", ["goes on", "is over"])
-def test_crash_with_unspooled_output(hang: Callable[..., State], state: Callable[..., State], run: str) -> None:
-    """What the disk did not take before a crash is there for the next server, whether or not the run goes on."""
-    live = run == "goes on"
-    capture = hang().capture()
-    writing = capture.writer()
-    for piece in (b"0123456", b"789", b"abcdefgh"):
-        os.write(writing, piece)
-        capture.read()
-    now = state()
-    capture = now.capture(live=live)
-    assert (capture.total, capture.tail(10)) == (18, (8, b"89abcdefgh"))
-    if live:
-        os.write(writing, b"ijk")
-        assert capture.read() == b"ijk"
-    assert now.disk.flush(WAIT)
-    assert staged(now) == []
-    at, data = capture.since(0, 100)
-    assert at == 0
-    assert data + capture.since(len(data), 100)[1] == b"0123456789abcdefgh" + b"ijk" * live
-    os.close(writing)
-
-
-def test_flood_and_a_disk_that_hangs(hang: Callable[..., State], state: Callable[..., State]) -> None:
-    """What is staged of a stream is bounded by what waits for the disk; after a crash its last part is there."""
-    limit = 1 << 20
-    now = hang(limit=limit)
-    capture = now.capture()
-    writing = capture.writer()
-    for number in range(1000):
-        os.write(writing, b"%032d" % number * 128)
-        assert len(capture.read() or b"") == 4096
-        assert now.spool.stage.held <= limit + 3 * PART
-    now = state(limit=limit)
-    capture = now.capture()
-    assert capture.total == 4_096_000
-    assert now.disk.flush(WAIT)
-    at, data = capture.since(capture.total - limit * 3 // 4, limit)
-    assert at == capture.total - limit * 3 // 4
-    assert data.startswith(b"%032d" % (at // 4096))
-    assert staged(now) == []
-    os.close(writing)
-
-
-def test_limit_that_is_lowered_after_a_crash(hang: Callable[..., State], state: Callable[..., State]) -> None:
-    """Of what is staged the last part is spooled, and its offsets are right, though the next server's limit is less."""
-    capture = hang(limit=1 << 20).capture()
-    writing = capture.writer()
-    for number in range(200):
-        os.write(writing, b"%032d" % number * 128)
-        capture.read()
-    now = state(limit=100_000)
-    capture = now.capture()
-    assert capture.total == 819_200
-    assert now.disk.flush(WAIT)
-    assert capture.tail(10) == (819_190, b"0000000199")
-    assert capture.since(819_200 - 70_000, 1)[0] == 819_200 - 70_000
-    os.close(writing)
-
-
-def test_what_is_staged_of_a_run_that_nobody_knows(hang: Callable[..., State], state: Callable[..., State]) -> None:
-    """What is left of a run that is over for good does not stay in memory, nor does what is removed."""
-    capture = hang().capture()
-    writing = capture.writer()
-    os.write(writing, b"abc")
-    capture.read()
-    now = state()
-    assert len(staged(now)) == 1
-    now.spool.sweep({RUN})
-    assert len(staged(now)) == 1
-    now.spool.sweep(())
-    assert staged(now) == []
-    now = hang()
-    capture = now.capture()
-    os.write(writing, b"abc")
-    capture.read()
-    assert len(staged(now)) == 1
-    capture.remove()
-    assert staged(now) == []
     os.close(writing)
 
 

@@ -178,7 +178,7 @@ def test_runs_have_a_limit(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> N
     peer = asking.greeted()
     for told in (("a", "b"), ("c", "d")):
         peer.say(page(peer.hear(m.Status), *told, more=True))
-    assert fails(answer, RemoteProtocolError) == "vm1 tells of more than 3 runs"
+    assert fails(answer, RemoteProtocolError) == "vm1 tells of more than 3 runs, or too much of them"
 
 
 def test_an_answer_to_another_question(asking: Asking) -> None:

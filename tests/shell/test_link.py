@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cmapp.errors import LinkError, TrustError
-from cmapp.net.link import DEAF, Link
+from cmapp.errors import LinkError, RemoteProtocolError, TrustError
+from cmapp.net.link import BARREN_LIMIT, DEAF, Link
 from cmapp.net.tls import client_context, server_context
 
 if TYPE_CHECKING:
@@ -200,3 +200,19 @@ def test_guest_of_another_name(link: Callable[..., Pair]) -> None:
         manager.handshake()
     with pytest.raises(TrustError, match="n1 refused our certificate"):
         server.handshake()
+
+
+def test_one_that_only_keeps_us_busy(joined: Pair) -> None:
+    """New keys without end, which are no word of ours, end the link; some between words do not."""
+    manager, server = joined
+    key_update = 27  # bytes
+    for _ in range(3):
+        server._barren = BARREN_LIMIT - 10 * key_update
+        manager.write(b"a word")
+        assert read_until(server, lambda data: data == b"a word", manager)
+    server._barren = BARREN_LIMIT
+    manager.sock.send(b"\x17\x03\x03\x00\x20half of a record")
+    with pytest.raises(
+        RemoteProtocolError, match="sends and sends, but says nothing: 65557 bytes of TLS's own messages"
+    ):
+        read_until(server, bool, manager)

@@ -135,7 +135,9 @@ def test_reader_that_is_slow_but_steady(serve: Callable[..., Served], call: Call
         size += len(data)
         time.sleep(0.02)
     while size < wanted:
-        size += len(caller.link.read() or b"")
+        data = caller.link.read()
+        assert data is not None, server.log
+        size += len(data)
     assert "does not read" not in server.log
 
 

@@ -187,6 +187,7 @@ def _ends(days: float) -> str:
 
 _HEADS = ("NAME", "STATE", "PID", "UP", "CPU", "MEMORY", "HELD", "READY", "HEALTH", "ORPHANED", "STATUS")
 _NONE = "-"
+CELL = 60  # characters
 
 
 def _row(run: RunReport) -> tuple[str, ...]:
@@ -199,10 +200,16 @@ def _row(run: RunReport) -> tuple[str, ...]:
         f"{run.memory / 2**20:.1f} MiB",
         "held" if run.held else "no",
         {None: _NONE, True: "yes", False: "no"}[run.ready],
-        printable(run.health) or _NONE,
+        _cut(run.health),
         _NONE if run.orphaned is None else format_duration(run.orphaned),
-        printable(run.status) or _NONE,
+        _cut(run.status),
     )
+
+
+def _cut(text: str) -> str:
+    """Return what a run says of itself, no longer than a table bears; --json has all of it."""
+    line = printable(text)
+    return f"{line[:CELL]}..." if len(line) > CELL else line or _NONE
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cmapp.errors import CmappError
+from cmapp.errors import CmappError, RemoteProtocolError
 
 if TYPE_CHECKING:
     import asyncio
@@ -185,6 +185,10 @@ class Channel:
         began = time.monotonic()
         try:
             data = self._link.read()
+        except RemoteProtocolError as error:
+            log.warning("%s", error)
+            self.close("")
+            return
         except CmappError as error:
             self.close(str(error))
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import select
+import time
 
 from cmapp.core import messages as m
 from cmapp.core.session import Role as Side
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from cmapp.net.x509 import Statement
 
 SEND_LIMIT = 256 * 1024  # bytes that may wait for the server
-READS = 64  # turns of reading in a row: a flood of output must not keep the clock from being looked at
+READS, LONG = 64, 0.05  # turns of reading in a row, seconds: a flood must not keep the clock from being looked at
+LAST_READS = 1024  # the same when the link is broken, and what is left is all that there is
 REASON_LIMIT = 500  # characters of what our bye repeats
 
 
@@ -96,10 +98,11 @@ class Call:
         return self._proven
 
     def hear(self, *, to_the_end: bool = False) -> Iterator[m.Message | m.Unrecognized]:
-        """Yield what has come, READS reads of it at most or all. Raises LinkError, TrustError, RemoteProtocolError."""
-        reads = 0
-        while self._link is not None and (to_the_end or reads < READS):
-            reads += 1
+        """Yield what has come, READS reads of it or `to_the_end`. Raises LinkError, TrustError, RemoteProtocolError."""
+        began = time.monotonic()
+        for _ in range(LAST_READS if to_the_end else READS):
+            if self._link is None or (not to_the_end and time.monotonic() - began > LONG):
+                return
             if self._link.wants_write:
                 self._link.flush()
             data = self._link.read()

@@ -34,6 +34,7 @@ LIMIT = 20.0  # seconds: to connect and be welcomed, and then for each answer
 SILENCE = 60.0  # seconds without a word, after which the server may let go of an administrator who was stopped
 SEND_LIMIT = 64 * 1024  # bytes that may wait for the server: one request
 RUNS_LIMIT = 100_000  # reports of one server; who tells of more is not to be listened to
+TEXT_LIMIT = 16 * 1024 * 1024  # characters of what runs say of themselves, all together
 
 
 class DeclinedError(CmappError):
@@ -76,15 +77,16 @@ class Inquiry:
 
     def runs(self) -> Iterator[m.RunReport]:
         """Yield how each run is that this host's key may see, in the order of their names."""
-        after, more, count = "", True, 0
+        after, more, count, told = "", True, 0, 0
         while more:
             page = self._ask(m.Status(self._next_id(), after), m.Runs)
             names = [run.name for run in page.runs]
             more, count = page.more, count + len(names)
             if names != sorted(names) or any(name <= after for name in names) or (more and not names):
                 raise RemoteProtocolError(f"{self._guest} does not tell of its runs in the order of their names")
-            if count > RUNS_LIMIT:
-                raise RemoteProtocolError(f"{self._guest} tells of more than {RUNS_LIMIT} runs")
+            told += sum(len(run.health) + len(run.status) for run in page.runs)
+            if count > RUNS_LIMIT or told > TEXT_LIMIT:
+                raise RemoteProtocolError(f"{self._guest} tells of more than {RUNS_LIMIT} runs, or too much of them")
             yield from page.runs
             after = names[-1] if names else after
 

@@ -95,7 +95,7 @@ def is_ip_address(text: str) -> bool:
 
 def is_host_name(text: str) -> bool:
     """Tell whether `text` is a name that a resolver and a certificate can both hold, in ASCII."""
-    return _NAME.fullmatch(text) is not None
+    return text != VSOCK.rstrip(":") and _NAME.fullmatch(text) is not None  # with its port, that would be a CID
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 
-from cmapp.errors import LinkError
+from cmapp.errors import LinkError, RemoteProtocolError
 from cmapp.net.refusals import explain
 
 TURN = 16 * 1024  # bytes that are taken from the socket at once
@@ -62,10 +62,12 @@ class Link:
         When it is, `read` has to be called once: what came with its end does not wait in the socket any more.
         """
         try:
-            self._receive(PROVING_TURN, HANDSHAKE_LIMIT)
+            self._receive(PROVING_TURN)
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             done = False
+            if self._barren > HANDSHAKE_LIMIT:
+                raise LinkError(f"{self.peer} makes no end of its handshake: {self._barren} bytes so far") from None
         except OSError as error:
             self._try_to_send()  # the alert that tells the peer why
             raise explain(error, peer=self.peer) from None
@@ -76,14 +78,19 @@ class Link:
         return done
 
     def read(self) -> bytes | None:
-        """Return what came, b"" for nothing yet, None for an orderly end. Raises TrustError or LinkError."""
+        """Return what came, b"" for nothing yet, None for an orderly end.
+
+        Raises TrustError, LinkError, or RemoteProtocolError for a peer that only keeps us busy.
+        """
         data = b""
         try:
-            self._receive(TURN, BARREN_LIMIT)
+            self._receive(TURN)
             while piece := self.tls.read(TURN):
                 data += piece
         except ssl.SSLWantReadError:
-            pass
+            if not data and self._barren > BARREN_LIMIT:
+                text = f"sends and sends, but says nothing: {self._barren} bytes of TLS's own messages"
+                raise RemoteProtocolError(f"{self.peer} {text}") from None
         except OSError as error:
             self._try_to_send()
             raise explain(error, peer=self.peer) from None
@@ -145,8 +152,8 @@ class Link:
         """Close the socket."""
         self.sock.close()
 
-    def _receive(self, most: int, barren: int) -> None:
-        """Take what has come, no more than `most` bytes; raises OSError, or LinkError of more than `barren` in vain."""
+    def _receive(self, most: int) -> None:
+        """Take what has come, no more than `most` bytes; raises OSError."""
         try:
             data = self.sock.recv(most)
         except BlockingIOError:
@@ -155,10 +162,6 @@ class Link:
             self._coming.write_eof()
             return
         self._barren += len(data)
-        if self._barren > barren:
-            raise LinkError(
-                f"{self.peer} sends and sends, but says nothing: {self._barren} bytes of TLS's own messages"
-            )
         self._coming.write(data)
 
     def _send(self) -> None:
