@@ -29,6 +29,7 @@ from cmapp.guest.disk import Disk
 from cmapp.guest.receipts import Receipts
 from fuzz.breach import require, require_plain
 from fuzz.draw import Draw, expand
+from fuzz.silence import heard_by
 
 if TYPE_CHECKING:
     from typing import Any
@@ -140,7 +141,6 @@ def take_over(entries: list[dict[str, Any]], *, settled: bool) -> None:
 
 @functools.cache
 def _folder() -> Path:
-    logging.disable(logging.CRITICAL)  # each run would tell what it found
     folder = Path(tempfile.mkdtemp(prefix="cmapp-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     import atexit  # noqa: PLC0415 - once a process
 
@@ -155,7 +155,11 @@ def _disk() -> Disk:
 
 def receipts(data: bytes) -> None:
     """Begin with a state folder that holds anything: it is used, put aside or left alone, and no other is touched."""
-    draw = Draw(data)
+    with heard_by(logging.NullHandler()):  # each run would tell what it found
+        _begin(Draw(data))
+
+
+def _begin(draw: Draw) -> None:
     state = _folder() / "state"
     shutil.rmtree(state, ignore_errors=True)
     stranger = _folder() / "stranger"

@@ -27,6 +27,7 @@ from fuzz.breach import require
 from fuzz.draw import Draw, expand
 from fuzz.lines import message_of
 from fuzz.records import Other, interfere
+from fuzz.silence import heard_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,9 +52,6 @@ class Server(logging.Handler):
         supervisor = Supervisor(self.loop, settings, Disk(self.loop), containment_for("none", str(state)), DESCRIPTORS)
         supervisor.load({}, {})
         self.reception = Reception(self.loop, settings, keys_of(settings), supervisor, DESCRIPTORS[0])
-        root = logging.getLogger("cmapp")
-        root.propagate = False
-        root.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take note of what a server calls an internal error."""
@@ -81,7 +79,8 @@ class Server(logging.Handler):
 
 @functools.cache
 def _server() -> Server:
-    return Server()
+    with heard_by(logging.NullHandler()):
+        return Server()
 
 
 @functools.cache
@@ -101,6 +100,11 @@ def _visitors() -> tuple[ssl.SSLContext, ...]:
 def port(data: bytes) -> None:
     """Have somebody come to a server, and do and say what was drawn."""
     draw, server = Draw(data), _server()
+    with heard_by(server):
+        _come(server, draw)
+
+
+def _come(server: Server, draw: Draw) -> None:
     before = _descriptors()
     try:
         _visit(server, draw)
