@@ -28,7 +28,7 @@ most = 2
 
 [[allow]]
 name = "readers"
-managers = "node2"
+managers = "node9"
 commands = "/bin/cat ..."
 applications = "mail"
 see = "node1"
@@ -49,10 +49,10 @@ def rules(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def node2(bed: Bed) -> Path:
+def node9(bed: Bed) -> Path:
     """The keys of another host."""
-    folder = bed.keys.folder / "host" / "node2"
-    return folder if folder.exists() else bed.keys.issue("host", "node2")
+    folder = bed.keys.folder / "host" / "node9"
+    return folder if folder.exists() else bed.keys.issue("host", "node9")
 
 
 def serve(bed: Bed, rules: Path) -> Server:
@@ -69,7 +69,7 @@ def check_refused(manager: Manager, server: Server, why: str) -> None:
     assert why not in manager.log
 
 
-def test_only_what_is_allowed(bed: Bed, rules: Path, node2: Path) -> None:
+def test_only_what_is_allowed(bed: Bed, rules: Path, node9: Path) -> None:
     """A command runs that its manager may run, and no other; the reasons are told in the guest only."""
     server = serve(bed, rules)
     assert "the policy of this guest has 2 rules, applications that this guest defines: 1" in server.log
@@ -83,18 +83,18 @@ def test_only_what_is_allowed(bed: Bed, rules: Path, node2: Path) -> None:
     check_refused(bed.start("/bin/sleep", "1", name="nap-1", options=options), server, "variable LD_PRELOAD is not am")
     options = ["--health-command", "/bin/true"]
     check_refused(bed.start("/bin/sleep", "1", name="nap-1", options=options), server, "no such command: /bin/true")
-    check_refused(bed.start("/bin/sleep", "1", name="nap-1", keys=node2), server, "rule 2 (readers): it has no such")
+    check_refused(bed.start("/bin/sleep", "1", name="nap-1", keys=node9), server, "rule 2 (readers): it has no such")
 
 
-def test_an_application_of_the_guest(bed: Bed, rules: Path, node2: Path) -> None:
+def test_an_application_of_the_guest(bed: Bed, rules: Path, node9: Path) -> None:
     """It is launched by its name alone, as the guest has defined it."""
     server = serve(bed, rules)
-    manager = bed.start(name="mail", keys=node2, options=["--output", "stdout"])
+    manager = bed.start(name="mail", keys=node9, options=["--output", "stdout"])
     assert manager.wait() == 5
     assert manager.stdout.decode().split() == ["green", run(["id", "-un"]).stdout.strip(), "99"]
     check_refused(bed.start(name="mail"), server, "rule 1 (sleepers): it is not for an application called mail")
     options = ["--env", "COLOUR=red"]
-    check_refused(bed.start(name="mail", keys=node2, options=options), server, "must not bring its own env")
+    check_refused(bed.start(name="mail", keys=node9, options=options), server, "must not bring its own env")
 
 
 def test_an_application_that_is_not_there(bed: Bed) -> None:
@@ -119,7 +119,7 @@ def test_how_many(bed: Bed, rules: Path) -> None:
     third.until_launched()
 
 
-def test_what_others_see_and_do(bed: Bed, rules: Path, node2: Path) -> None:
+def test_what_others_see_and_do(bed: Bed, rules: Path, node9: Path) -> None:
     """A manager sees others' runs only by its rule, and gets hold of none that it might not launch."""
     server = serve(bed, rules)
     manager = bed.start("/bin/sleep", "1000", name="nap-1")
@@ -129,15 +129,15 @@ def test_what_others_see_and_do(bed: Bed, rules: Path, node2: Path) -> None:
         said = run([CMAPP, "status", "--json", "--keys", str(keys), server.guest]).stdout
         return [one["name"] for one in json.loads(said)["runs"]]
 
-    assert (seen(bed.keys.host), seen(node2)) == (["nap-1"], ["nap-1"])
+    assert (seen(bed.keys.host), seen(node9)) == (["nap-1"], ["nap-1"])
     rules.write_text(RULES.replace('see = "node1"', ""))
     server.process.send_signal(1)
     until(lambda: "reloaded" in server.log, "the rules to be read again")
-    assert (seen(bed.keys.host), seen(node2)) == (["nap-1"], [])
+    assert (seen(bed.keys.host), seen(node9)) == (["nap-1"], [])
     options = ["--takeover", "--on-existing", "attach", "--run-id", manager.run_id]
-    thief = bed.start("/bin/cat", "/dev/null", name="nap-1", keys=node2, options=options)
+    thief = bed.start("/bin/cat", "/dev/null", name="nap-1", keys=node9, options=options)
     check_refused(thief, server, "manager node1 has a run of that name which it might not launch itself")
-    assert run([CMAPP, "hold", "--keys", str(node2), server.guest, "nap-1"]).returncode == 1
+    assert run([CMAPP, "hold", "--keys", str(node9), server.guest, "nap-1"]).returncode == 1
     assert alive(pid)
 
 
@@ -174,9 +174,9 @@ ASKED = [
         "node1 may launch nap-1 as the server's own user,",
     ),
     (["--as", "node1", "--", "/bin/sleep", "5"], 1, "node1 would be refused: rule 1 (sleepers): it is not for an appl"),
-    (["--as", "node3", "--", "/bin/sleep", "5"], 1, "node3 would be refused: no rule names that manager"),
-    (["--as", "node2", "--name", "mail"], 0, "node2 may launch mail as the server's own user, by rule 2 (readers): "),
-    (["--as", "node2", "--name", "mail", "--user", "root"], 1, "must not bring its own user"),
+    (["--as", "node8", "--", "/bin/sleep", "5"], 1, "node8 would be refused: no rule names that manager"),
+    (["--as", "node9", "--name", "mail"], 0, "node9 may launch mail as the server's own user, by rule 2 (readers): "),
+    (["--as", "node9", "--name", "mail", "--user", "root"], 1, "must not bring its own user"),
 ]
 
 
