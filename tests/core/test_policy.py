@@ -284,7 +284,7 @@ def test_it_tells_what_holds() -> None:
     )
     assert str(Policy(run_as=("redis", "root"))).endswith("as redis, root")
     assert str(Policy(run_as=("*",))).endswith("as any user")
-    assert str(POLICY) == "the policy of this guest has 3 rules, applications that this guest defines: 3"
+    assert str(POLICY) == "rules of this guest's policy: 3, applications that it defines: 3"
 
 
 words = st.text(st.sampled_from("ab/.*\n\0"), min_size=1, max_size=6).filter(

@@ -72,7 +72,7 @@ def check_refused(manager: Manager, server: Server, why: str) -> None:
 def test_only_what_is_allowed(bed: Bed, rules: Path, node9: Path) -> None:
     """A command runs that its manager may run, and no other; the reasons are told in the guest only."""
     server = serve(bed, rules)
-    assert "the policy of this guest has 2 rules, applications that this guest defines: 1" in server.log
+    assert "rules of this guest's policy: 2, applications that it defines: 1" in server.log
     assert bed.start("/bin/sh", "-c", "exit 7", name="nap-1").wait() == 7
     refused = "launch of nap-1 by manager node1 refused by policy: rule 1 (sleepers): "
     check_refused(bed.start("/bin/sleep", "1", "2", name="nap-1"), server, refused + "it has no such command: /bin/sl")

@@ -98,8 +98,8 @@ class Policy:
     def __str__(self) -> str:
         """Tell in a sentence what holds, for the log."""
         if self.written:
-            defined = f", applications that this guest defines: {len(self._applications)}"
-            return f"the policy of this guest has {len(self._rules)} rules{defined}"
+            defined = f"applications that it defines: {len(self._applications)}"
+            return f"rules of this guest's policy: {len(self._rules)}, {defined}"
         users = "any user" if EVERYBODY in self._run_as else ", ".join(self._run_as) or "the server's own user only"
         return (
             "no policy is written: every manager of the trusted authority may launch any command, as"
