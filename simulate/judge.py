@@ -154,7 +154,11 @@ class Judge:
             self._judge_replacement(run_id)
         if truth.stopping != Reason.MANAGER_LOST.value:
             return
-        timeout, called = truth.launch.orphan.timeout, self._world.called(run_id)
+        server = self._world.server
+        charge = None if server is None else server.roster.charge(run_id)
+        # Of two launches under one run id the one that is on disk counts, if the server died as it took up the other.
+        rules = (truth if charge is None else charge).launch.orphan
+        timeout, called = rules.timeout, self._world.called(run_id)
         least = timeout if self._served <= truth.heard else 0.0
         self.expect(now - truth.heard >= least - SOON, "P4", f"{called} was given up too early")
         after = min(timeout, RETURN)
@@ -162,7 +166,7 @@ class Judge:
         late = now - max(truth.heard + SILENCE, self._served) - timeout
         stood = any(decision.what in STANDING for decision in self._world.schedule.decisions)
         self.expect(late < LATE or stood, "P4", f"{called} was given up {late:g} s too late")
-        self.expect(truth.launch.orphan.action is OrphanAction.STOP, "P4", f"{called} was to be kept")
+        self.expect(rules.action is OrphanAction.STOP, "P4", f"{called} was to be kept")
         self.expect(not truth.left, "P4", f"{called} was left on purpose, and stopped as an orphan")
 
     def _judge_replacement(self, run_id: str) -> None:
