@@ -127,8 +127,10 @@ def test_reader_that_is_slow_but_steady(serve: Callable[..., Served], call: Call
     server = serve(command=HASTY)
     caller = call(server)
     caller.launch(*WRITES)
+    whole = m.OUTPUT_CHUNK
+    until(lambda: len(caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT).data) == whole, "all that an answer holds")
     caller.send(b"".join(encode(m.Tail(1000 + number, m.Stream.STDOUT)) for number in range(1000)))
-    began, size, wanted = time.monotonic(), 0, 1000 * 32768 * 4 // 3
+    began, size, wanted = time.monotonic(), 0, 1000 * whole * 4 // 3
     while size < wanted and time.monotonic() - began < 4:
         data = caller.link.read()
         assert data is not None
