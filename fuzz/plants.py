@@ -16,12 +16,11 @@ from cmapp.cli import arguments
 from cmapp.core import charge, checks, duration, ledger, options, outcome, patterns, policy, session, wire
 from cmapp.core.admission import Admission
 from cmapp.core.session import Session
-from cmapp.guest import notify, probe, runfile, upgrade
+from cmapp.guest import notify, probe, reception, runfile, upgrade
 from cmapp.host import inquiry, journal
-from cmapp.keys import der, jks, pem
-from cmapp.net import address, link, tls, x509
+from cmapp.keys import jks, pem
+from cmapp.net import address, der, link, tls, x509
 from cmapp.net.identity import Identity, Role
-from cmapp.net.keyring import Keyring
 from fuzz import corpus
 from fuzz.mutate import mutated
 from fuzz.targets import TARGETS
@@ -151,7 +150,7 @@ PLANTS: dict[str, tuple[Any, ...]] = {
     "years of two digits are of the last century": ("statement", (x509, "_CENTURY", 0)),
     "an error repeats all of a value": ("config", (options, "_shown", repr)),
     "what came is handed on twice": ("records", (link.Link, "read", _read_twice)),
-    "everybody is somebody": ("port", (Keyring, "identity", lambda *_: Identity(Role.HOST, "somebody"))),
+    "everybody is somebody": ("port", (reception, "peer_identity", lambda *_: Identity(Role.HOST, "somebody"))),
     "a common name is believed": ("certificate", (tls, "named_by", _common_name)),
     "what crosses an end is not heard": ("crossing", (session, "TABLE", _WITHOUT_STOP)),
     "what is damaged is thrown away": ("receipts", (runfile, "attempt", lambda _call, path, *_: Path(path).unlink())),

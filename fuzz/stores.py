@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509 as reference
 
 from cmapp.errors import SettingsError
-from cmapp.keys import der, jks, pem, pkcs12
-from cmapp.net import x509
+from cmapp.keys import jks, pem, pkcs12
+from cmapp.net import der, x509
 from cmapp.net.identity import Role
 from cmapp.net.keyfolder import check_keys, require_own_role
 from cmapp.net.tls import client_context, server_context

@@ -29,7 +29,7 @@ from cmapp.net.address import Address, parse_address, parse_listen_address
 from cmapp.net.identity import Identity, Role
 from cmapp.net.keyring import Keyring
 from cmapp.net.link import Link
-from cmapp.net.tls import client_context
+from cmapp.net.tls import client_context, peer_identity
 from tests.shell.manager_bed import Manager
 from tests.shell.served import COMMAND, SOON
 
@@ -179,7 +179,7 @@ def shake_hands(ours: socket.socket, theirs: socket.socket, key_folders: Path, *
         gate,
         Complaints(),
         context=keys.context,
-        identify=lambda link: keys.identity(link.tls),
+        identify=lambda link: peer_identity(link.tls),
         admit=lambda link, identity: came.append((link, identity)),
         limit=1 << 16,
     )

@@ -16,13 +16,34 @@ REST = "..."  # as the last word of a command's pattern: any further words, or n
 _ANY, _WITHIN, _ONE = object(), object(), object()
 
 
-class Pattern:
-    """What one name or word must be like."""
+class _Written:
+    """What is known by its text."""
 
-    __slots__ = ("_parts", "text")
+    __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other is the same pattern."""
+        return isinstance(other, _Written) and (type(self), self.text) == (type(other), other.text)
+
+    def __hash__(self) -> int:
+        """Hash by the text."""
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        """Show the text."""
+        return f"{type(self).__name__}({self.text!r})"
+
+
+class Pattern(_Written):
+    """What one name or word must be like."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
         self._parts = _parts(text)
 
     @property
@@ -58,23 +79,11 @@ class Pattern:
                 places.add(at)
         return places
 
-    def __eq__(self, other: object) -> bool:
-        """Tell whether the other is the same pattern."""
-        return isinstance(other, Pattern) and self.text == other.text
 
-    def __hash__(self) -> int:
-        """Hash by the text."""
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        """Show the text."""
-        return f"Pattern({self.text!r})"
-
-
-class CommandPattern:
+class CommandPattern(_Written):
     """What the words of a command must be like: as many as there are patterns, or more after a REST."""
 
-    __slots__ = ("_open", "_words", "text")
+    __slots__ = ("_open", "_words")
 
     def __init__(self, words: Sequence[str]) -> None:
         """Raise ValueError for no words at all."""
@@ -82,24 +91,13 @@ class CommandPattern:
             raise ValueError("must have a word at least")
         self._open = words[-1] == REST
         self._words = [Pattern(word) for word in (words[:-1] if self._open else words)]
-        self.text = " ".join(word if word.isprintable() and word and " " not in word else repr(word) for word in words)
+        shown = (word if word.isprintable() and word and " " not in word else repr(word) for word in words)
+        super().__init__(" ".join(shown))
 
     def fits(self, argv: Sequence[str]) -> bool:
         """Tell whether `argv` is like this; no pattern fits a command without words."""
         enough = len(argv) >= len(self._words) if self._open else len(argv) == len(self._words)
         return bool(argv) and enough and all(map(Pattern.fits, self._words, argv))
-
-    def __eq__(self, other: object) -> bool:
-        """Tell whether the other is the same pattern."""
-        return isinstance(other, CommandPattern) and self.text == other.text
-
-    def __hash__(self) -> int:
-        """Hash by the text."""
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        """Show the text."""
-        return f"CommandPattern({self.text!r})"
 
 
 def any_fits(patterns: Iterable[Pattern], word: str) -> bool:

@@ -17,6 +17,7 @@ from cmapp.guest.gate import Gate, Roll
 from cmapp.guest.turns import Turns
 from cmapp.net.identity import Role, require_role
 from cmapp.net.keyring import Keyring, Reminder
+from cmapp.net.tls import peer_identity
 
 if TYPE_CHECKING:
     import asyncio
@@ -107,7 +108,7 @@ class Reception:
         return self._keys.context()
 
     def _identify(self, link: Link) -> Identity:
-        identity = self._keys.identity(link.tls)
+        identity = peer_identity(link.tls)
         require_role(identity, Role.HOST)
         return identity
 

@@ -32,6 +32,7 @@ from cmapp.net.keyfolder import check_keys
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cmapp.core.policy import Policy
     from cmapp.guest.connection import Connection
     from cmapp.guest.settings import Settings
     from cmapp.net.keyring import Keyring
@@ -90,7 +91,8 @@ class Server:
         for address in () if handed else settings.listen:
             self._listeners.listen(address)
         upgrade.write_identity(self._lock)
-        privilege.shrink(settings.policy().users, closed_cgroup=is_closed(containment))  # before the disk's thread
+        policy = settings.policy()
+        privilege.shrink(policy.users, closed_cgroup=is_closed(containment))  # before the disk's thread
         self._supervisor.load(handed.get("runs", {}), fdstore.kept())
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._leave)
@@ -103,7 +105,7 @@ class Server:
         self._last_sweep = time.monotonic()
         self._loop.call_later(SWEEP, self._sweep)
         log.info("each application has a %s of its own", containment.kind)
-        _tell_policy(settings)
+        _tell(policy)
         notify("READY=1")
         try:
             self._loop.run_forever()
@@ -186,7 +188,7 @@ class Server:
             self._settings = settings
             self._supervisor.use(settings)
             self._reception.use(settings, keys)
-            _tell_policy(settings)
+            _tell(settings.policy())
             log.info("reloaded: settings and keys are those for the connections and launches from here on")
         notify("READY=1")
 
@@ -236,9 +238,8 @@ def _keys(settings: Settings) -> Keyring:
     return keys
 
 
-def _tell_policy(settings: Settings) -> None:
+def _tell(policy: Policy) -> None:
     """Tell the log who may do what here, most of all if nobody has said it."""
-    policy = settings.policy()
     log.log(logging.INFO if policy.written else logging.WARNING, "%s", policy)
 
 

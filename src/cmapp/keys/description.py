@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from cmapp.errors import SettingsError
 from cmapp.keys.strength import key_words
-from cmapp.net.identity import Identity, Role, is_name
+from cmapp.net.identity import Identity, Role, borne, role_uris
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -91,15 +91,11 @@ def list_number(revoked: x509.CertificateRevocationList) -> int:
 
 def identity_of(bearer: Bearer) -> Identity:
     """Return whom the one role URI names; raises SettingsError, whose sentence goes on after "FILE ..."."""
-    roles = _role_uris(bearer)
-    if len(roles) != 1:
-        count = f"{len(roles)} role URIs" if roles else "no role URI"
-        raise SettingsError(f"bears {count}, not one")
-    for role in Role:
-        name = roles[0].removeprefix(f"cmapp://{role.value}/")
-        if name != roles[0] and is_name(name):
-            return Identity(role, name)
-    raise SettingsError(f"bears {roles[0]}, which names no host and no guest")
+    uris = _uris(bearer)
+    try:
+        return borne(uris)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
@@ -132,7 +128,7 @@ def role_words(bearer: Bearer) -> str:
     """Return `host`, `guest` or `authority`, or what keeps the bearer from being either."""
     if isinstance(bearer, x509.Certificate) and is_authority(bearer):
         return "authority"
-    roles = _role_uris(bearer)
+    roles = role_uris(_uris(bearer))
     for role in Role:
         if len(roles) == 1 and roles[0].startswith(f"cmapp://{role.value}/"):
             return role.value
@@ -166,6 +162,5 @@ def _alternative_names(bearer: Bearer) -> x509.SubjectAlternativeName:
         return x509.SubjectAlternativeName([])
 
 
-def _role_uris(bearer: Bearer) -> list[str]:
-    uris = _alternative_names(bearer).get_values_for_type(x509.UniformResourceIdentifier)
-    return [uri for uri in uris if uri.lower().startswith("cmapp:")]
+def _uris(bearer: Bearer) -> list[str]:
+    return _alternative_names(bearer).get_values_for_type(x509.UniformResourceIdentifier)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 
-from cmapp.keys.der import NULL, OBJECT, OCTETS, SEQUENCE, element, elements, inside
 from cmapp.keys.store import ENTRY_LIMIT, KeyEntry, Store, Trusted, UnreadableError, certificate_of
+from cmapp.net.der import NULL, OBJECT, OCTETS, SEQUENCE, element, elements, inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import padding, serialization
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from cmapp.keys.der import INTEGER, NULL, OCTETS, SEQUENCE, element
+from cmapp.net.der import INTEGER, NULL, OCTETS, SEQUENCE, element
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes

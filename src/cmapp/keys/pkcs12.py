@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cmapp.errors import SettingsError
-from cmapp.keys.der import BMP_STRING, FIRST, INTEGER, OCTETS, SEQUENCE, SET, element, elements, inside
 from cmapp.keys.store import ENTRY_LIMIT, KeyEntry, Store, Trusted, UnreadableError, certificate_of
+from cmapp.net.der import BMP_STRING, FIRST, INTEGER, OCTETS, SEQUENCE, SET, element, elements, inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -15,6 +15,7 @@ from cmapp.errors import TrustError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 NAME_LIMIT = 64  # X.509's limit for a common name
@@ -54,18 +55,30 @@ def role_uri(identity: Identity) -> str:
     return f"cmapp://{identity.role.value}/{identity.name}"
 
 
+def role_uris(uris: Iterable[str]) -> list[str]:
+    """Return those that are meant to name a host or a guest, rightly or not."""
+    return [uri for uri in uris if uri.lower().startswith("cmapp:")]
+
+
+def borne(uris: Iterable[str]) -> Identity:
+    """Return whom the one role URI among `uris` names; raises ValueError, whose sentence goes on after the bearer."""
+    roles = role_uris(uris)
+    if len(roles) != 1:
+        count = f"{len(roles)} role URIs" if roles else "no role URI"
+        raise ValueError(f"bears {count}, not one")
+    for role in Role:
+        name = roles[0].removeprefix(f"cmapp://{role.value}/")
+        if name != roles[0] and is_name(name):
+            return Identity(role, name)
+    raise ValueError(f"bears {printable(roles[0])}, which names no host and no guest")
+
+
 def named_by(certificate: dict[str, Any]) -> Identity:
     """Return whom a certificate names, which is as `getpeercert` shows it; raises TrustError if it does not tell."""
-    bearers = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-    uris = [uri for uri in bearers if uri.lower().startswith("cmapp:")]
-    if len(uris) != 1:
-        count = f"{len(uris)} role URIs" if uris else "no role URI"
-        raise TrustError(f"the peer's certificate bears {count}, not one: issue it with 'cmapp keys issue'")
-    for role in Role:
-        name = uris[0].removeprefix(f"cmapp://{role.value}/")
-        if name != uris[0] and is_name(name):
-            return Identity(role, name)
-    raise TrustError(f"the peer's certificate bears {printable(uris[0])}, which names no host and no guest")
+    try:
+        return borne(value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI")
+    except ValueError as error:
+        raise TrustError(f"the peer's certificate {error}: issue it with 'cmapp keys issue'") from None
 
 
 def require_role(identity: Identity, role: Role) -> None:

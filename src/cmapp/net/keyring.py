@@ -13,14 +13,11 @@ import time
 
 from cmapp.errors import SettingsError
 from cmapp.net.identity import Role
-from cmapp.net.tls import Context, client_context, peer_identity, server_context
+from cmapp.net.tls import Context, client_context, server_context
 from cmapp.net.trust import CERTIFICATE, Dated, own_statement, stamps_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ssl
-
-    from cmapp.net.identity import Identity
     from cmapp.net.x509 import Statement
 
 DAY = 86400.0  # seconds; from one reminder to the next as well
@@ -51,10 +48,6 @@ class Keyring:
             self._stamps, self._settled = stamps, settled
             self._read_again(changed=changed)
         return self._context
-
-    def identity(self, tls: ssl.SSLSocket | ssl.SSLObject) -> Identity:
-        """Return who the peer is, by the keys that the connection was made with; raises TrustError."""
-        return peer_identity(tls)
 
     def news(self) -> list[str]:
         """Return what has become of changed files since this was asked last: a sentence each."""

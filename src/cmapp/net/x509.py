@@ -11,17 +11,15 @@ import math
 
 from cmapp.core.record import Record
 from cmapp.core.text import printable
+from cmapp.net.der import BMP_STRING, FIRST, INTEGER, SEQUENCE, elements
 
 CERTIFICATE, REVOCATIONS = "CERTIFICATE", "X509 CRL"  # what PEM calls them
 
-_INTEGER, _SEQUENCE, _VERSION = 0x02, 0x30, 0xA0
-_UTC_TIME, _GENERALIZED_TIME, _BMP_STRING = 0x17, 0x18, 0x1E
+_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _TIMES = {(_UTC_TIME, 13), (_GENERALIZED_TIME, 15)}  # with how many characters each is written
 _CENTURY = 50  # years of two digits from here on are of the last century
 _DAYS_BEFORE_1970 = 719468  # since the first of March of the year 0
 _COMMON_NAME = bytes((0x55, 0x04, 0x03))
-_LONG = 0x80  # the bit of a length that is itself some bytes long
-_LENGTH_BYTES = 4  # of such a length, at most
 
 
 class Statement(Record):
@@ -65,14 +63,14 @@ def blocks(pem: bytes, label: str) -> list[bytes]:
 
 def certificate(der: bytes) -> Statement:
     """Return what a certificate says of itself; raises ValueError."""
-    _serial, _algorithm, issuer, validity, subject, *_ = _fields(der, {_VERSION})
-    since, until = _items(validity[1])[:2]
+    _serial, _algorithm, issuer, validity, subject, *_ = _fields(der, {FIRST})
+    since, until = elements(validity[1])[:2]
     return Statement(subject[1], issuer[1], _seconds(since), _seconds(until))
 
 
 def revocations(der: bytes) -> Statement:
     """Return what a revocation list says of itself; raises ValueError. One that names no end has none."""
-    _algorithm, issuer, since, *rest = _fields(der, {_INTEGER})
+    _algorithm, issuer, since, *rest = _fields(der, {INTEGER})
     ends = rest and rest[0][0] in (_UTC_TIME, _GENERALIZED_TIME)
     return Statement(issuer[1], issuer[1], _seconds(since), _seconds(rest[0]) if ends else math.inf)
 
@@ -80,37 +78,15 @@ def revocations(der: bytes) -> Statement:
 def _fields(der: bytes, versions: set[int]) -> list[tuple[int, bytes]]:
     """Return the fields of what is signed, without the version that may stand before them."""
     try:
-        ((tag, signed),) = _items(der)
-        fields = _items(_items(signed)[0][1])
+        ((tag, signed),) = elements(der)
+        fields = elements(elements(signed)[0][1])
     except IndexError:
         raise ValueError("it is empty") from None
-    if tag != _SEQUENCE:
+    if tag != SEQUENCE:
         raise ValueError("it is no sequence")
     if fields and fields[0][0] in versions:
         del fields[0]
     return fields
-
-
-def _items(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the elements that `data` consists of, each with its tag; raises ValueError."""
-    found, at = [], 0
-    while at < len(data):
-        header = data[at : at + 2 + _LENGTH_BYTES]
-        if len(header) < 2:  # noqa: PLR2004 - a tag and a length
-            raise ValueError("it ends too soon")
-        tag, length = header[0], header[1]
-        at += 2
-        if length & _LONG:
-            count = length & ~_LONG
-            if not 0 < count <= _LENGTH_BYTES:
-                raise ValueError("it has an element without a length")
-            length = int.from_bytes(data[at : at + count], "big")
-            at += count
-        if at + length > len(data):
-            raise ValueError("it ends too soon")
-        found.append((tag, data[at : at + length]))
-        at += length
-    return found
 
 
 def _seconds(item: tuple[int, bytes]) -> float:
@@ -132,10 +108,10 @@ def _seconds(item: tuple[int, bytes]) -> float:
 def _shown(name: bytes) -> str:
     """Return the common name in a name, or its last part if it has none; any name will do for a sentence."""
     shown = "nobody"
-    for _tag, part in _items(name):
-        for _tag, pair in _items(part):
-            (_tag, kind), (tag, text) = _items(pair)
-            shown = text.decode("utf-16-be" if tag == _BMP_STRING else "utf-8", "replace")
+    for _tag, part in elements(name):
+        for _tag, pair in elements(part):
+            (_tag, kind), (tag, text) = elements(pair)
+            shown = text.decode("utf-16-be" if tag == BMP_STRING else "utf-8", "replace")
             if kind == _COMMON_NAME:
                 return printable(shown)
     return printable(shown)

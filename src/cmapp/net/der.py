@@ -1,4 +1,4 @@
-"""Just enough of ASN.1's DER to look into a keystore, and to put a key into one.
+"""Just enough of ASN.1's DER to look into certificates and keystores, and to put a key into one.
 
 Responsible for elements and nothing that they mean. The invariant: a length is compared with what is there before
 it is used, and everything that breaks the rules is a ValueError.
@@ -9,7 +9,7 @@ from __future__ import annotations
 INTEGER, OCTETS, NULL, OBJECT, BMP_STRING = 0x02, 0x04, 0x05, 0x06, 0x1E
 SEQUENCE, SET, FIRST = 0x30, 0x31, 0xA0  # FIRST is [0], constructed
 
-ELEMENTS_LIMIT = 10000  # elements side by side: no keystore that is of use has as many
+ELEMENTS_LIMIT = 10000  # elements side by side: nothing that is of use has as many
 
 _LONG = 0x80  # a length of this and more says how many bytes the length has
 _LONGEST = 4  # bytes of a length
@@ -23,15 +23,15 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
         if len(found) == ELEMENTS_LIMIT:
             raise ValueError(f"more than {ELEMENTS_LIMIT} elements side by side")
         if at + 2 > len(data):
-            raise ValueError("an element without a length")
+            raise ValueError("it ends too soon")
         tag, length, at = data[at], data[at + 1], at + 2
         if length >= _LONG:
             size = length - _LONG
             if not 0 < size <= _LONGEST or at + size > len(data):
-                raise ValueError("an element whose length is not in DER")
+                raise ValueError("it has an element whose length is not in DER")
             length, at = int.from_bytes(data[at : at + size]), at + size
         if length > len(data) - at:
-            raise ValueError("an element that ends early")
+            raise ValueError("it ends too soon")
         found.append((tag, data[at : at + length]))
         at += length
     return found
