@@ -13,6 +13,7 @@ from cmapp.core.outcome import (
     Detached,
     Exited,
     Failed,
+    GuestDown,
     NotStarted,
     Outcome,
     Own,
@@ -71,6 +72,7 @@ def test_signaled_exits_as_a_shell_says_it(number: int) -> None:
         (Unknown("lost"), 121),
         (Refused("capacity", "full"), 122),
         (Unreachable("gone"), 123),
+        (GuestDown("switched off"), 123),
         (Failed("no keys"), 125),
         (NotStarted(found=True, text="a folder"), 126),
         (NotStarted(found=False, text="not there"), 127),
@@ -119,7 +121,8 @@ def test_fault_is_no_success_however_it_ended(reason: Reason) -> None:
 def test_only_a_known_success_is_zero() -> None:
     """Of all endings and verdicts, only a run that exited with code 0 becomes 0, or one that was left on purpose."""
     missing, broken = NotStarted(found=False, text=""), NotStarted(found=True, text="")
-    others: list[Verdict] = [missing, broken, Refused("x", ""), Unreachable(""), Failed(""), Detached("")]
+    others: list[Verdict] = [missing, broken, Refused("x", ""), Unreachable(""), GuestDown(""), Failed("")]
+    others.append(Detached(""))
     every: list[Verdict | Outcome] = [*ENDINGS, *map(receipt, ENDINGS), *others]
     assert {type(verdict) for verdict in every} == {*get_args(Outcome), *get_args(Verdict)}
     assert [verdict for verdict in every if exit_code(verdict) == 0] == [
@@ -167,6 +170,7 @@ def test_impossible_outcomes_cannot_be_made(make: Callable[[Any], Outcome], valu
         (NotStarted(found=False, text="there is no x"), "was not started: there is no x"),
         (Refused("capacity", "30 applications run"), "was refused: 30 applications run"),
         (Unreachable("no answer"), "cannot be reached: no answer"),
+        (GuestDown("off"), "is gone with its guest, which is down: off"),
         (Failed("there are no keys"), "is not watched: there are no keys"),
         (Detached("as was asked for"), "was left running: as was asked for"),
         (receipt(Exited(3)), "exited with code 3 after 2.5 s"),

@@ -13,7 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cmapp.core.outcome import Failed, NotStarted, Receipt, Refused, Unreachable, Verdict
+from cmapp.core.opinion import OPINION_LIMIT, Opinion, Word
+from cmapp.core.outcome import Failed, GuestDown, NotStarted, Receipt, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import (
     ATTEMPT_LIMIT,
     KILL_MARGIN,
@@ -40,6 +41,9 @@ PATIENCES = st.builds(
     connect_timeout=SECONDS,
     stop_timeout=SECONDS,
     link_timeout=SECONDS,
+)
+WITH_COUNSEL = st.builds(
+    lambda patience, asks, pause: patience.replace(asks=asks, pause_timeout=pause), PATIENCES, st.booleans(), SECONDS
 )
 
 
@@ -181,10 +185,11 @@ VERDICTS: dict[Event, Verdict] = {
     E.REFUSED: Refused("capacity", "full"),
     E.EXITED: RECEIPT,
     E.LINK_LOST: GONE,
+    E.GUEST_DOWN: GuestDown("switched off"),
     E.DENIED: Refused("trust", "not of our authority"),
     E.BROKEN: Failed("a defect"),
 }
-CLOCK = {E.RETRY_DUE, E.ATTEMPT_LATE, E.LIMIT_PASSED, E.POLL_DUE, E.ANSWER_LATE, E.STOP_LATE}
+CLOCK = {E.RETRY_DUE, E.ATTEMPT_LATE, E.LIMIT_PASSED, E.OPINION_DUE, E.POLL_DUE, E.ANSWER_LATE, E.STOP_LATE}
 HAPPENS = sorted(set(Event) - CLOCK, key=lambda event: event.value)
 
 
@@ -200,8 +205,9 @@ class World(RuleBasedStateMachine):
         self.told: Verdict | None = None
         self.linked = self.open_poll = False
         self.heard = 0.0
+        self.asked: float | None = None
 
-    @initialize(patience=PATIENCES, chance=st.floats(0, 1), so_far=st.integers(0, 4))
+    @initialize(patience=WITH_COUNSEL, chance=st.floats(0, 1), so_far=st.integers(0, 4))
     def choose(self, patience: Patience, chance: float, so_far: int) -> None:
         """Choose how patient the manager is, and how far it has come."""
         self.patience = patience
@@ -225,6 +231,14 @@ class World(RuleBasedStateMachine):
     def is_held(self, *, held: bool) -> None:
         """A report says that the run is held, or is not."""
         self.pursuit.held = held
+
+    @precondition(lambda self: self.asked is not None)
+    @rule(word=st.sampled_from(Word))
+    def somebody_answers(self, word: Word) -> None:
+        """Whoever was asked about the guest says something of it."""
+        self.asked = None
+        self.account(self.pursuit.opine(Opinion(word, word.value), self.now))
+        self.told = self.told or self.pursuit.verdict
 
     @rule(seconds=st.integers(1, 5 * 1024).map(lambda ticks: ticks * TICK))
     def time_passes(self, seconds: float) -> None:
@@ -271,6 +285,10 @@ class World(RuleBasedStateMachine):
                 self.linked = True
             elif action is A.HANG_UP:
                 self.linked = self.open_poll = False
+            elif action is A.ASK:
+                assert self.patience.asks
+                assert self.asked is None
+                self.asked = self.now
             elif action is not A.CONCLUDE:
                 assert self.linked
             if action is A.POLL:
@@ -308,9 +326,12 @@ class World(RuleBasedStateMachine):
         start, self.pursuit.held = self.now, False
         while self.pursuit.deadline is not None:
             self.something_is_due()
+            if self.asked is not None and self.now >= self.asked + OPINION_LIMIT:
+                self.somebody_answers(Word.RUNNING)
         assert self.pursuit.state is S.CONCLUDED
         # A limit that was no matter while it was held runs from the next attempt on.
         attempt = max(RETRY_LAST + ATTEMPT_LIMIT, self.patience.poll_timeout)
+        attempt += 2 * (OPINION_LIMIT + attempt) if self.patience.asks else 0.0  # one asked before, and one more
         assert self.now - start <= max(self.patience.bound, self.patience.connect_timeout) + attempt
         self.concludes_once()
 

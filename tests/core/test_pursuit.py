@@ -12,7 +12,7 @@ from cmapp.errors import StateError
 from tests.core.pursuit_story import GONE, pursuit_in
 
 A, E, S = Action, Event, State
-CLOCK = {E.RETRY_DUE, E.ATTEMPT_LATE, E.LIMIT_PASSED, E.POLL_DUE, E.ANSWER_LATE, E.STOP_LATE}
+CLOCK = {E.RETRY_DUE, E.ATTEMPT_LATE, E.LIMIT_PASSED, E.OPINION_DUE, E.POLL_DUE, E.ANSWER_LATE, E.STOP_LATE}
 PAIRS = list(product(State, Event))
 pairs = pytest.mark.parametrize(("state", "event"), PAIRS, ids=[f"{s.value}-{e.value}" for s, e in PAIRS])
 states = pytest.mark.parametrize("state", State, ids=lambda state: state.value)
@@ -39,9 +39,11 @@ WHEN: dict[Event, set[State]] = {
     E.SIGNALED: set(State),
     E.DISMISSED: set(State),
     E.BROKEN: set(State),
+    E.GUEST_DOWN: {*RETURNING},
     E.RETRY_DUE: {S.WAITING, S.AWAY},
     E.ATTEMPT_LATE: CALLING,
     E.LIMIT_PASSED: {*SEEKING, *RETURNING},
+    E.OPINION_DUE: {*SEEKING, *RETURNING},
     E.POLL_DUE: ON_LINK,
     E.ANSWER_LATE: {*ON_LINK, S.REATTACHING},
     E.STOP_LATE: {S.STOPPING},

@@ -33,7 +33,7 @@ BELOW = {  # what a room may import beside itself
     "cmapp.guest": BELOW_NET,
     "cmapp.host": BELOW_NET,
     "cmapp.keys": BELOW_NET,
-    "cmapp.cluster": BELOW_NET,
+    "cmapp.cluster": BELOW_NET | {"cmapp.host", "cmapp.keys"},
     "cmapp.cli": BELOW_NET | {"cmapp.guest", "cmapp.host", "cmapp.keys", "cmapp.cluster"},
 }
 PURE = {"__future__", "binascii", "enum", "heapq", "json", "math"}

@@ -44,9 +44,11 @@ class Event(enum.Enum):
     SIGNALED = "signaled"
     DISMISSED = "dismissed"
     BROKEN = "broken"
+    GUEST_DOWN = "guest down"
     RETRY_DUE = "retry due"
     ATTEMPT_LATE = "attempt late"
     LIMIT_PASSED = "limit passed"
+    OPINION_DUE = "opinion due"
     POLL_DUE = "poll due"
     ANSWER_LATE = "answer late"
     STOP_LATE = "stop late"
@@ -63,6 +65,7 @@ class Action(enum.Enum):
     STOP = "stop"
     KILL = "kill"
     DETACH = "detach"
+    ASK = "ask"
     ACKNOWLEDGE = "acknowledge"
     CONCLUDE = "conclude"
 
@@ -84,6 +87,8 @@ def _table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | Non
     table |= {(state, event): end for state in (s.IDLE, *SEEKING) for event in (e.SIGNALED, e.DISMISSED)}
     table |= {(state, event): (state, ()) for state in RETURNING for event in (e.SIGNALED, e.DISMISSED)}
     table |= {(state, e.LIMIT_PASSED): end for state in (*SEEKING, *RETURNING)}
+    table |= {(state, e.OPINION_DUE): (state, (a.ASK,)) for state in (*SEEKING, *RETURNING)}
+    table |= {(state, e.GUEST_DOWN): end for state in RETURNING}
     for event in (e.LINK_LOST, e.ATTEMPT_LATE):
         table |= {(state, event): again for state in (s.CONNECTING, s.GREETING)}
         table |= {(state, event): away for state in (s.RECONNECTING, s.REGREETING)}
@@ -133,7 +138,7 @@ def _table() -> dict[tuple[State, Event], tuple[State, tuple[Action, ...]] | Non
 TABLE = _table()
 
 # The timers that may run in a state; a link's own are forgotten with it.
-_SEEKING = frozenset((Event.LIMIT_PASSED,))
+_SEEKING = frozenset((Event.LIMIT_PASSED, Event.OPINION_DUE))
 _LINKED = frozenset((Event.POLL_DUE, Event.ANSWER_LATE))
 TIMERS: dict[State, frozenset[Event]] = {
     State.IDLE: frozenset(),

@@ -108,6 +108,12 @@ class Unreachable(Record):
     text: str
 
 
+class GuestDown(Record):
+    """The server could not be reached any more, and its guest was said to be down."""
+
+    text: str
+
+
 class Refused(Record):
     """The server, or the trust between us, turned us away."""
 
@@ -143,7 +149,7 @@ class Own(enum.IntEnum):
 
 FAULTS = (Reason.UNHEALTHY, Reason.NOT_READY, Reason.HUNG)  # for which the server stops a run by itself
 
-Verdict = Receipt | Unknown | NotStarted | Unreachable | Refused | Detached | Failed
+Verdict = Receipt | Unknown | NotStarted | Unreachable | GuestDown | Refused | Detached | Failed
 
 
 def exit_code(verdict: Verdict | Outcome) -> int:
@@ -163,7 +169,7 @@ def exit_code(verdict: Verdict | Outcome) -> int:
             return Own.NOT_EXECUTABLE if found else Own.NOT_FOUND
         case Refused():
             return Own.REFUSED
-        case Unreachable():
+        case Unreachable() | GuestDown():
             return Own.UNREACHABLE
         case Detached():
             return Own.DETACHED
@@ -182,23 +188,24 @@ def describe(verdict: Verdict | Outcome) -> str:
         case Signaled(signal=number, core_dumped=dumped):
             core = " and dumped core" if dumped else ""
             return f"was killed by signal {number} ({signal_name(number)}){core}"
-        case Unknown(text=text):
-            return f"ended, but how is not known: {printable(text)}"
-        case NotStarted(text=text):
-            return f"was not started: {printable(text)}"
-        case Failed(text=text):
-            return f"is not watched: {printable(text)}"
-        case Refused(text=text):
-            return f"was refused: {printable(text)}"
-        case Detached(text=text):
-            return f"was left running: {printable(text)}"
-        case Unreachable(text=text):
-            return f"cannot be reached: {printable(text)}"
+        case _:
+            return f"{_ENDINGS[type(verdict)]}: {printable(verdict.text)}"
+
+
+_ENDINGS = {
+    Unknown: "ended, but how is not known",
+    NotStarted: "was not started",
+    Failed: "is not watched",
+    Refused: "was refused",
+    Detached: "was left running",
+    Unreachable: "cannot be reached",
+    GuestDown: "is gone with its guest, which is down",
+}
 
 
 def _why(receipt: Receipt) -> str:
     if receipt.reason is Reason.ITSELF:
-        return ""
+        return f" ({printable(receipt.detail)})" if receipt.detail else ""
     means = "SIGKILL was needed" if receipt.forced else "the stop signal was enough"
     who = {
         Reason.ASKED: "stopped on request",

@@ -4,6 +4,8 @@ The table is in course.py. Clocks are events: every state names the timers that 
 is stepped like any other event, and leaving the state forgets them. A lost link is not a death: the pursuit goes
 away and comes back, for as long as its patience lasts from the loss on, and launches the same run again, which
 attaches to it. What is asked of it meanwhile is remembered, and carried out once it is back.
+Before it gives up it asks for a second opinion, if there is anybody to ask: a guest that is paused has more time, one
+that is down ends the wait.
 A clock that is looked at much too late was not waited by: this process was stopped, or its host stood still. Then
 what judges others begins anew.
 The invariant: a pursuit ends with exactly one verdict, and it says what is known, never more.
@@ -25,13 +27,16 @@ from cmapp.core.course import (
     State,
 )
 from cmapp.core.duration import LATE, format_duration
-from cmapp.core.outcome import Detached, Failed, Refused, Unknown, Unreachable, Verdict
-from cmapp.core.record import Record
+from cmapp.core.opinion import OPINION_EVERY, Doubt
+from cmapp.core.outcome import Detached, Failed, GuestDown, Refused, Unknown, Unreachable, Verdict
+from cmapp.core.patience import Patience
 from cmapp.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cmapp.core.opinion import Opinion
 
 __all__ = [
     "JUDGING",
@@ -53,26 +58,6 @@ KILL_MARGIN = 15.0  # seconds that the server has, past the stop timeout, to kil
 NO_RUN, STOPPED = "no-run", "stopped"  # refusals: of a run that is not known, of a launch that was taken back
 
 
-class Patience(Record):
-    """How long a pursuit waits for what, in seconds."""
-
-    poll_interval: float = 5.0
-    poll_timeout: float = 10.0
-    connect_timeout: float = 60.0
-    stop_timeout: float = 30.0
-    link_timeout: float = 30.0
-
-    @property
-    def silence(self) -> float:
-        """The longest time that a hung guest, or a hung manager, goes unnoticed."""
-        return self.poll_interval + self.poll_timeout
-
-    @property
-    def bound(self) -> float:
-        """The longest time from a hang, or a loss, to the verdict that the guest cannot be reached."""
-        return self.silence + self.link_timeout
-
-
 class Pursuit:
     """One manager's progress: step it with events, carry out what it returns, call `clock` when `deadline` is due.
 
@@ -86,6 +71,7 @@ class Pursuit:
         "_boots",
         "_chance",
         "_dismissed",
+        "_doubt",
         "_launched",
         "_patience",
         "_returned",
@@ -115,6 +101,7 @@ class Pursuit:
         self._trouble = ""
         self._stops = 0
         self._dismissed = False
+        self._doubt = Doubt()
         self._timers: dict[Event, float] = {}
 
     @property
@@ -153,9 +140,37 @@ class Pursuit:
             if event in JUDGING and late - waited > LATE:
                 self._timers[event] = now + self._window(event)
                 self.overslept = max(self.overslept, late)
-            elif not (event is Event.LIMIT_PASSED and self.held and not self._stops):
+            elif event is not Event.LIMIT_PASSED:
                 actions += self.step(event, now)
+            elif not self._spares:
+                actions += self._give_up(now)
         return actions
+
+    def opine(self, opinion: Opinion, now: float) -> tuple[Action, ...]:
+        """Return what to do about the answer to ASK, which comes within OPINION_LIMIT, whatever became of the link."""
+        doubt = self._doubt
+        if not doubt.hear(opinion) or self.state not in (*SEEKING, *RETURNING):
+            return ()
+        self._timers[Event.OPINION_DUE] = now + OPINION_EVERY
+        if doubt.down and self.state in RETURNING and not self._spares:
+            return self.step(Event.GUEST_DOWN, now, GuestDown(f"{self.loss}; {opinion.text}"))
+        limit = max(now, min(doubt.until(now, self._patience.pause_timeout), now + self._window(Event.LIMIT_PASSED)))
+        if doubt.overdue or limit > self._timers.get(Event.LIMIT_PASSED, limit):
+            self._timers[Event.LIMIT_PASSED] = limit
+        doubt.overdue = False
+        return ()
+
+    @property
+    def _spares(self) -> bool:
+        """Whether nothing may end the wait: the run is held, and nobody has asked to stop it."""
+        return self.held and not self._stops
+
+    def _give_up(self, now: float) -> tuple[Action, ...]:
+        """End the wait, or put that off until the answer is there, if there is somebody to hear first."""
+        if not (self._patience.asks and self._doubt.open(now)):
+            return self.step(Event.LIMIT_PASSED, now)
+        self._doubt.overdue = True
+        return () if self._doubt.asking else self.step(Event.OPINION_DUE, now)
 
     def step(self, event: Event, now: float, because: Verdict | None = None) -> tuple[Action, ...]:
         """Return what to do about `event` at `now`; raises StateError for what cannot happen.
@@ -198,6 +213,10 @@ class Pursuit:
         timers = self._timers
         if state in (State.CONNECTING, State.AWAY):
             timers.setdefault(Event.LIMIT_PASSED, now + self._window(Event.LIMIT_PASSED))
+            if self._patience.asks and not self._doubt.asking:
+                timers.setdefault(Event.OPINION_DUE, now if state is State.AWAY else now + OPINION_EVERY)
+        elif state in LINKED:
+            self._doubt.settle()
         match state:
             case State.CONNECTING | State.RECONNECTING:
                 timers[Event.ATTEMPT_LATE] = now + ATTEMPT_LIMIT
@@ -213,6 +232,9 @@ class Pursuit:
                 timers[Event.STOP_LATE] = now + self._window(Event.STOP_LATE)
 
     def _rearm(self, event: Event, actions: tuple[Action, ...], now: float) -> None:
+        if Action.ASK in actions:
+            self._doubt.asking = True
+            self._timers.pop(Event.OPINION_DUE, None)
         if Action.POLL in actions:
             self._timers[Event.ANSWER_LATE] = now + self._window(Event.ANSWER_LATE)
         if Action.KILL in actions:
@@ -259,6 +281,7 @@ class Pursuit:
     def _judge(self, event: Event, because: Verdict | None) -> Verdict:
         """Return what `event` means at the end."""
         patience, trouble = self._patience, self._trouble and f": {self._trouble}"
+        trouble += f"; of the guest it is said: {self._doubt.opinion.text}" if self._doubt.opinion else ""
         match event:
             case Event.REFUSED if self.resume and _code(because) == NO_RUN:
                 lost = "the server knows nothing of it any more"

@@ -21,6 +21,7 @@ from cmapp.core.rules import OnExisting
 from cmapp.errors import LinkError, RemoteProtocolError, TrustError, place_of
 from cmapp.host.call import Call
 from cmapp.host.halts import DISMISSAL, Halts
+from cmapp.host.opinion import Question
 from cmapp.host.output import sink_for
 from cmapp.host.requests import HELLO_ID, Requests
 from cmapp.host.task import LAUNCH_ID, lacking, meaning_of
@@ -53,6 +54,7 @@ class Manager:
         self._waited = 0.0
         self._call: Call | None = None
         self._halts = Halts()
+        self._question = Question(settings.whom_to_ask)
 
     def run(self) -> Verdict:
         """Pursue the run to its end and return the verdict, which was told; a defect of ours is one too."""
@@ -67,6 +69,7 @@ class Manager:
             self._reporter.journal.refuse(failed.text)
             self._step(Event.BROKEN, failed)
             verdict = self._pursuit.verdict or failed
+        self._question.end()
         self._output.drain()
         return verdict
 
@@ -77,12 +80,14 @@ class Manager:
         waiting.register(self._halts.descriptor, select.POLLIN)
         for descriptor in self._output.waiting():
             waiting.register(descriptor, select.POLLOUT)
+        self._question.register(waiting)
         called = -1 if self._call is None else self._call.register(waiting)
         ready = dict(waiting.poll(self._patience()))
         self._output.flush()
         try:
             if self._halts.descriptor in ready:
                 self._signaled()
+            self._hear_opinion()
             if self._call is not None:
                 self._go_on(self._call, ready=called in ready)
             self._look_at_the_clock()
@@ -98,6 +103,7 @@ class Manager:
     def _patience(self) -> int:
         """Return for how many milliseconds nothing has to be done."""
         deadline = math.inf if self._pursuit.deadline is None else self._pursuit.deadline
+        deadline = min(deadline, self._question.deadline)
         if self._call is not None:
             deadline = min(deadline, self._call.deadline)
         left = deadline - time.monotonic()
@@ -125,6 +131,13 @@ class Manager:
             else:
                 self._reporter.asked_to_stop(number, state)
                 self._step(Event.SIGNALED)
+
+    def _hear_opinion(self) -> None:
+        now = time.monotonic()
+        opinion = self._question.answer(now)
+        if opinion is not None:
+            self._reporter.opinion(opinion)
+            self._carry_out(self._pursuit.opine(opinion, now))
 
     # ---- what the server says ------------------------------------------------------------------------------
 
@@ -273,6 +286,8 @@ class Manager:
                 self._say(self._requests.stop(kill=action is Action.KILL))
             case Action.DETACH:
                 self._say(self._requests.detach())
+            case Action.ASK:
+                self._question.ask(time.monotonic())
             case Action.ACKNOWLEDGE if self._call is not None:
                 self._call.say_at_last(self._requests.acknowledge())
             case Action.HANG_UP:

@@ -11,6 +11,7 @@ import time
 
 from cmapp.core.duration import format_duration
 from cmapp.core.messages import Phase
+from cmapp.core.opinion import Word
 from cmapp.core.outcome import (
     Failed,
     NotStarted,
@@ -27,6 +28,7 @@ from cmapp.net.link import DEAF
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cmapp.core.messages import Launched, Report, RunReport
+    from cmapp.core.opinion import Opinion
     from cmapp.host.journal import Journal
     from cmapp.host.settings import Settings
     from cmapp.host.task import Task
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 TROUBLE_EVERY = 30.0  # seconds between two warnings that the guest still cannot be reached
 SHOWN = 200  # characters of the command that the log repeats
 _HEALTHY = ("", "ok", "not checked yet")  # the health of a run of which nothing bad is known
+_WORTH = {Word.PAUSED: "; it has more time", Word.MIGRATING: "; it has more time"}
 _BEFORE = (State.IDLE, State.CONNECTING, State.WAITING, State.GREETING)
 _MEANINGS = {
     "exited": "is the application's own",
@@ -41,6 +44,7 @@ _MEANINGS = {
     "unhealthy": "means that the server stopped it for that",
     "unknown": "means that its outcome is unknown",
     "unreachable": "means that the server was unreachable",
+    "guest-down": "means that the guest is down",
     "refused": "means that we were refused",
     "detached": "means that it was left on purpose",
     "failed": "means that cmappmgr could not do its work",
@@ -65,6 +69,7 @@ class Reporter:
         self._attempts = 0
         self._warned = 0.0
         self._told: RunReport | None = None
+        self._opinion: Opinion | None = None
         self._new_result = f"{settings.result}.{self._run_id}"
         if settings.result:
             result.make_room(settings.result, self._new_result)
@@ -74,7 +79,7 @@ class Reporter:
     def begun(self) -> None:
         """Tell what will be watched, and how soon what would be noticed."""
         task, patience = self._task, self._settings.patience
-        command = " ".join(task.launch.argv)
+        command = task.launch.unit or " ".join(task.launch.argv) or f"what it defines as {task.launch.name}"
         shown = command if len(command) <= SHOWN else command[:SHOWN] + "..."
         silence, bound, back = map(format_duration, (patience.silence, patience.bound, patience.link_timeout))
         deaf = patience.silence if task.address.cid is not None else min(patience.silence, DEAF)  # vsock has no probes
@@ -83,9 +88,19 @@ class Reporter:
             f"watching {shown} at {task.address}, run {self._run_id}: an exit is noticed at once,"
             f" a hung guest within {silence} (polled every"
             f" {format_duration(patience.poll_interval)}, {format_duration(patience.poll_timeout)} to answer),"
-            f" a link that is cut within {cut}, and each is given up {back} later, within {bound};"
-            f" the first connection has {connect}; a wait in which this host itself stood still begins anew"
+            f" a link that is cut within {cut}, and each is given up {back} later, within"
+            f" {bound}{self._counsel()}; the first connection has {connect}; a wait in which this host itself stood"
+            " still begins anew"
         )
+
+    def _counsel(self) -> str:
+        """Return whose second opinion is heard before the guest is given up."""
+        settings = self._settings
+        if not settings.whom_to_ask:
+            return ""
+        who = " ".join(settings.second_opinion) or f"libvirt, about {settings.domain}"
+        more = format_duration(settings.pause_timeout)
+        return f", after asking {who} (a guest that is paused has {more} more)"
 
     def attempt_failed(self, text: str) -> None:
         """Tell why an attempt to connect failed: the first at once, the others now and then."""
@@ -122,6 +137,14 @@ class Reporter:
             " time again"
         )
 
+    def opinion(self, opinion: Opinion) -> None:
+        """Tell what others say of the guest, if that is new."""
+        before, self._opinion = self._opinion, opinion
+        if before is None or before.state is not opinion.state:
+            self.journal.warning(f"of the guest it is said: {opinion.text}{_WORTH.get(opinion.state, '')}")
+        else:
+            self.journal.debug(f"of the guest it is said again: {opinion.text}")
+
     # ---- the run -------------------------------------------------------------------------------------------
 
     def launched(self, launched: Launched) -> None:
@@ -131,6 +154,7 @@ class Reporter:
             self.journal.info(f"run {self._run_id} is not needed: one of that name is there, run {launched.run_id}")
             self._run_id = launched.run_id
         if self._launched is not None and back is not None:
+            self._opinion = None
             self.journal.info(f"back after {format_duration(now - back)}: pid {launched.pid}, run {launched.run_id}")
             return
         self._times["launched"] = time.time()

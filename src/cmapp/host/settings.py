@@ -10,9 +10,10 @@ from cmapp.core import checks, values
 from cmapp.core.application import Application
 from cmapp.core.options import Option, duration
 from cmapp.core.outcome import signal_name
-from cmapp.core.pursuit import Patience
+from cmapp.core.patience import Patience
 from cmapp.core.record import field
 from cmapp.core.rules import OnExisting, OrphanAction
+from cmapp.host.opinion import about_domain
 from cmapp.host.values import OutputTo, halt
 from cmapp.host.values import address as address_text
 
@@ -86,6 +87,23 @@ class Settings(Application):
         default=30.0,
         about=Option("DURATION", "how long to come back over a lost link", shown="default 30s"),
     )
+    domain: str = field(
+        checks.text,
+        default="",
+        about=Option(
+            "DOMAIN", "ask libvirt about DOMAIN before the guest is given up", shown="default nobody is asked"
+        ),
+    )
+    second_opinion: tuple[str, ...] = field(
+        values.words,
+        default=(),
+        about=Option("COMMAND", "ask COMMAND on this host instead", shown="default nobody is asked"),
+    )
+    pause_timeout: float = field(
+        duration,
+        default=600.0,
+        about=Option("DURATION", "how much longer to wait for a guest that is said to be paused", shown="default 10m"),
+    )
     orphan_timeout: float = field(
         duration,
         default=60.0,
@@ -127,9 +145,21 @@ class Settings(Application):
     @property
     def patience(self) -> Patience:
         """How long to wait for what."""
+        asks = bool(self.whom_to_ask)
         return Patience(
-            self.poll_interval, self.poll_timeout, self.connect_timeout, self.stop_timeout, self.link_timeout
+            self.poll_interval,
+            self.poll_timeout,
+            self.connect_timeout,
+            self.stop_timeout,
+            self.link_timeout,
+            asks,
+            self.pause_timeout,
         )
+
+    @property
+    def whom_to_ask(self) -> tuple[str, ...]:
+        """The command that knows how the guest is, or nothing."""
+        return self.second_opinion or (about_domain(self.domain) if self.domain else ())
 
     @property
     def stop_words(self) -> str:
