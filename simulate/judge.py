@@ -7,6 +7,7 @@ end, when the server's books must agree with the truth.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from truth import Truth
@@ -19,6 +20,7 @@ from cmapp.core.outcome import (
     Detached,
     Exited,
     Failed,
+    GuestDown,
     NotStarted,
     Reason,
     Receipt,
@@ -59,6 +61,7 @@ class Judge:
         self.truths: dict[str, Truth] = {}
         self.given_up: dict[str, Receipt] = {}  # what was said of runs that never were
         self._world = world
+        self._off = -math.inf  # when the guest lost its power last
         self._served = 0.0  # since when there has been a server
 
     def expect(self, holds: bool, promise: str, text: str) -> None:  # noqa: FBT001
@@ -128,6 +131,7 @@ class Judge:
 
     def lost_power(self) -> None:
         """Note that the guest is gone, with all that was not synced."""
+        self._off = self._world.timeline.now
         for run_id, truth in self.truths.items():
             file = self._world.disk.files.get(run_id)
             if not truth.forgotten and (file is None or not decode(file.content).entries[1:]):
@@ -286,6 +290,8 @@ class Judge:
             case Unreachable(text=text) if "did not say in time" not in text:
                 silent = self._world.timeline.now - max(manager.heard, manager.begun)
                 self.expect(silent >= manager.patience.link_timeout - SOON, "P9", f"{who} gave up after {silent:g} s")
+            case GuestDown():
+                self.expect(self._off >= manager.heard, "P9", f"{who} takes the guest for down, and heard of it since")
             case Failed(text=text):
                 self.expect(manager.asked_for, "P9", f"{who} failed: {text}")
             case Detached():

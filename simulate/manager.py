@@ -6,12 +6,14 @@ here, and what is concluded is recorded before it is acknowledged.
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from actor import Actor
 from words import words
 
 from cmapp.core import messages as m
+from cmapp.core.opinion import Opinion, Word
 from cmapp.core.outcome import NotStarted, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import Action, Event, Patience
 from cmapp.core.rules import OnExisting
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 HELLO_ID, LAUNCH_ID = 1, 2
 SILENCE_MARGIN = 5.0
+PAUSE = 15.0  # seconds more for a guest that is said to be paused
+SLOWEST = 9.0  # seconds that an answer about the guest takes
+IGNORANT = 0.2  # how often whoever is asked cannot tell
 FOUND = {m.Refusal.NOT_FOUND: False, m.Refusal.NOT_EXECUTABLE: True}
 
 
@@ -43,8 +48,15 @@ class Manager(Actor):
         self.ended: float | None = None
         self.begun = world.timeline.now
         self.heard = world.timeline.now  # when the server was heard last
+        self._others = Random(task.number)  # noqa: S311 - to be repeated, not to be secret
         self.patience = Patience(
-            poll_interval=6.0, poll_timeout=3.0, connect_timeout=12.0, stop_timeout=task.stop, link_timeout=10.0
+            poll_interval=6.0,
+            poll_timeout=3.0,
+            connect_timeout=12.0,
+            stop_timeout=task.stop,
+            link_timeout=10.0,
+            asks=task.number % 2 == 0,
+            pause_timeout=PAUSE,
         )
         self._pursuit = world.cores.pursuit(self.patience, world.dice.random)
         self._session = Session(Role.MANAGER)
@@ -171,6 +183,10 @@ class Manager(Actor):
         """Look at the clock."""
         self._carry_out(self._pursuit.clock(self._world.timeline.now))
 
+    def _answered(self, opinion: Opinion) -> None:
+        self._world.trace(lambda: f"manager {self.task.number} is told of the guest: {opinion.text}")
+        self._carry_out(self._pursuit.opine(opinion, self._world.timeline.now))
+
     # ---- what is to be done --------------------------------------------------------------------------------
 
     def _step(self, event: Event, because: Verdict | None = None) -> None:
@@ -204,12 +220,13 @@ class Manager(Actor):
                 self._say(self._world.launch(self.task, self.run_id, LAUNCH_ID, resume=self._pursuit.resume))
             case Action.POLL:
                 self._say(m.Poll(self._next_id()))
-            case Action.STOP:
-                self._say(m.Stop(self._next_id()))
-            case Action.KILL:
-                self._say(m.Stop(self._next_id(), kill=True))
+            case Action.STOP | Action.KILL:
+                self._say(m.Stop(self._next_id(), kill=action is Action.KILL))
             case Action.DETACH:
                 self._say(m.Detach(self._next_id()))
+            case Action.ASK:
+                word = Word.UNKNOWN if self._others.random() < IGNORANT else self._world.seen_from_outside
+                self.soon(self._others.uniform(0.1, SLOWEST), self._answered, Opinion(word, word.value))
             case Action.ACKNOWLEDGE:
                 self._parting = self._session.send(m.Acknowledge(self._next_id(), self.run_id))
             case Action.HANG_UP:

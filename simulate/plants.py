@@ -16,6 +16,7 @@ from cmapp.core.archive import Archive
 from cmapp.core.charge import Facts
 from cmapp.core.custody import Custody
 from cmapp.core.lifecycle import Action, Event, State
+from cmapp.core.opinion import Doubt, Word
 from cmapp.core.outcome import Exited, Unknown
 from cmapp.core.pursuit import Pursuit
 from cmapp.core.roster import Roster
@@ -164,6 +165,13 @@ def _give_up(stack: contextlib.ExitStack) -> None:
     _enter(stack, course.TABLE, (course.State.WATCHING, course.Event.LINK_LOST), end)
 
 
+def _take_for_down(stack: contextlib.ExitStack) -> None:
+    """Take a guest for down of which others cannot tell."""
+    _set(
+        stack, Doubt, "down", property(lambda self: self.opinion is not None and self.opinion.state is not Word.RUNNING)
+    )
+
+
 PLANTS: dict[str, Callable[[contextlib.ExitStack], None]] = {
     "start-without-waiting": _start_without_waiting,
     "push-aside": _push_aside,
@@ -181,4 +189,5 @@ PLANTS: dict[str, Callable[[contextlib.ExitStack], None]] = {
     "haste-orphans": _haste_orphans,
     "leave-behind": _leave_behind,
     "give-up": _give_up,
+    "take-for-down": _take_for_down,
 }

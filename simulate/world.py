@@ -21,6 +21,7 @@ from wires import LATENCY, Wire
 from words import RUN_ID, short
 
 from cmapp.core import messages as m
+from cmapp.core.opinion import Word
 from cmapp.core.outcome import Exited
 from cmapp.core.pursuit import Pursuit
 from cmapp.core.roster import Roster
@@ -87,6 +88,13 @@ class World:
     def boot_id(self) -> str:
         """What the kernel calls this boot."""
         return f"boot-{self.boots}"
+
+    @property
+    def seen_from_outside(self) -> Word:
+        """How the guest is, as whoever runs it sees it."""
+        if not self.up:
+            return Word.DOWN
+        return Word.PAUSED if self.kernel.frozen else Word.RUNNING
 
     def trace(self, words: Callable[[], str]) -> None:
         """Tell what happens, if anybody wants to know."""
