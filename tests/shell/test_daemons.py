@@ -254,9 +254,8 @@ def test_escaped_processes(server: Served, call: Callable[..., Caller], how: str
         "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    while True: time.sleep(1000)\n"
-        "leave(False); leave(True); leave(True); os.write(1, b'%d\\n' % os.getpid())\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
-        "signal.sigwait([signal.SIGUSR1]); os._exit(8)\n"
+        "leave(False); leave(True); leave(True); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+        "os.write(1, b'%d\\n' % os.getpid()); signal.sigwait([signal.SIGUSR1]); os._exit(8)\n"
     )
     caller.launch(*PYTHON, escape, output=True, stop=StopRules(timeout=0.5))
     while caller.out[m.Stream.STDOUT].count(b"\n") < 4:

@@ -105,8 +105,13 @@ def test_output_that_was_not_asked_for(call: Callable[..., Caller]) -> None:
     """Output that was not asked for is not sent, but its last part can be had as long as the run is there."""
     caller = call()
     caller.launch("sh", "-c", "head -c 200000 /dev/zero; printf last; echo other >&2; exec sleep 1000")
+
+    def last() -> m.Output:
+        return caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT, limit=6)
+
     until(lambda: caller.ask(m.Output, m.Tail).data, "its last word")
-    tail = caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT, limit=6)
+    until(lambda: last().data.endswith(b"last"), "what it wrote before, in the other stream")
+    tail = last()
     assert (tail.offset, tail.data, tail.dropped) == (199_998, b"\0\0last", 0)
     assert len(caller.ask(m.Output, m.Tail, stream=m.Stream.STDOUT).data) == m.OUTPUT_CHUNK
     assert caller.ask(m.Output, m.Tail).data == b"other\n"

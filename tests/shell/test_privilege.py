@@ -27,7 +27,7 @@ ALWAYS = {"kill", "sys_ptrace", "sys_resource", "dac_read_search"}
         (set(), False),
         ({""}, os.geteuid() == 0),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # a set's order is any
 )
 def test_who_may_be_root(users: set[str] | None, *, root: bool) -> None:
     """Root by name, by number, or as the server's own user; nobody else, and whoever may be anybody."""

@@ -10,6 +10,7 @@ import pytest
 
 from cmapp.core import messages as m
 from cmapp.core.outcome import Exited, Signaled
+from tests.shell.restart_bed import recorded
 from tests.shell.served import alive, until
 
 if TYPE_CHECKING:
@@ -246,6 +247,7 @@ def test_writer_outlives_its_server(serve: Callable[..., Served], call: Callable
     server = serve(conf="")
     first = call(server)
     tell = writer(first, tmp_path)
+    recorded(server, first.run_id, launched=True)
     first.close()
     server.kill()
     tell(100_000)  # far more than fits in a pipe
