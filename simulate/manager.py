@@ -13,9 +13,10 @@ from actor import Actor
 from words import words
 
 from cmapp.core import messages as m
-from cmapp.core.opinion import Opinion, Word
+from cmapp.core.opinion import Opinion
 from cmapp.core.outcome import NotStarted, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import Action, Event, Patience
+from cmapp.core.reading import Word
 from cmapp.core.rules import OnExisting
 from cmapp.core.session import Role, Session
 from cmapp.core.session import State as Said

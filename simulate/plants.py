@@ -16,9 +16,10 @@ from cmapp.core.archive import Archive
 from cmapp.core.charge import Facts
 from cmapp.core.custody import Custody
 from cmapp.core.lifecycle import Action, Event, State
-from cmapp.core.opinion import Doubt, Word
+from cmapp.core.opinion import Doubt
 from cmapp.core.outcome import Exited, Unknown
 from cmapp.core.pursuit import Pursuit
+from cmapp.core.reading import Word
 from cmapp.core.roster import Roster
 from cmapp.core.run import Run
 

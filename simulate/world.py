@@ -21,9 +21,9 @@ from wires import LATENCY, Wire
 from words import RUN_ID, short
 
 from cmapp.core import messages as m
-from cmapp.core.opinion import Word
 from cmapp.core.outcome import Exited
 from cmapp.core.pursuit import Pursuit
+from cmapp.core.reading import Word
 from cmapp.core.roster import Roster
 from cmapp.core.rules import OrphanRules, Probe, ReadyRules, StopRules
 

@@ -50,3 +50,9 @@ def place_of(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""
+
+
+def internal_error(error: BaseException) -> str:
+    """Return one line for a defect of ours: what it is, and where."""
+    place = place_of(error)
+    return f"internal error: {type(error).__name__}: {error}{place and f', at {place}'}"

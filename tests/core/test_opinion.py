@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmapp.core.opinion import OPINION_EVERY, OPINION_LIMIT, Doubt, Opinion, Word, opinion_of
+from cmapp.core.opinion import Doubt, Opinion, opinion_of
 from cmapp.core.outcome import GuestDown, Own, Unreachable, describe, exit_code
+from cmapp.core.patience import OPINION_EVERY, OPINION_LIMIT
 from cmapp.core.pursuit import LINKED, RETURNING, SEEKING, Action, Event, Patience, Pursuit, State
+from cmapp.core.reading import Word
 from tests.core.pursuit_story import GONE, pursuit_in
 
 A, E, S = Action, Event, State
@@ -59,7 +61,7 @@ def test_a_lost_guest_is_asked_about_at_once_and_then_now_and_then() -> None:
     while (pursuit.deadline or 0.0) < 3.0:
         assert A.ASK not in pursuit.clock(pursuit.deadline or 0.0)
     assert pursuit.opine(SAID[Word.RUNNING], 3.0) == ()
-    asked = []
+    asked: list[float] = []
     while not asked:
         now = pursuit.deadline or 0.0
         asked = [now for action in pursuit.clock(now) if action is A.ASK]

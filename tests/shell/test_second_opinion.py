@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cmapp.core import messages as m
-from cmapp.core.opinion import Opinion, Word
+from cmapp.core.opinion import Opinion
 from cmapp.core.outcome import Exited, Own
-from cmapp.host.opinion import Question, about_domain
+from cmapp.core.reading import Word
+from cmapp.host.opinion import Question
+from cmapp.host.settings import Settings
 from tests.shell.manager_bed import SOON, Guest, outcome_in, receipt
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def test_guest_that_is_down_ends_the_wait_at_once(guest: Guest, oracle: Oracle, 
 
 @pytest.mark.parametrize("word", ["running", "elsewhere", "unknown: libvirtd does not answer", "flying", ""])
 def test_whatever_else_is_said_the_link_has_its_time(guest: Guest, oracle: Oracle, word: str) -> None:
-    """Not to be able to tell is never "down"; the verdict is the one that it would have been, and says what was said."""
+    """Not to be able to tell is never "down"; the verdict is what it would have been, and repeats what was said."""
     manager, peer, _ = guest.launched(*RARELY, "--link-timeout", "1", *oracle.says(word))
     guest.stop_listening()
     peer.close()
@@ -200,4 +202,4 @@ def test_command_has_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_libvirt_is_asked_by_our_own_installation() -> None:
     """`--domain` needs no path: what answers is of the same version."""
-    assert about_domain("erp")[-3:] == ("vm", "state", "erp")
+    assert Settings(domain="erp").whom_to_ask[-3:] == ("cmapp.cli.vmrun", "state", "erp")

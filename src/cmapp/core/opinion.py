@@ -7,27 +7,14 @@ plain `down` ends a wait, and only a guest that stands still makes it longer.
 
 from __future__ import annotations
 
-import enum
 import math
 
+from cmapp.core.reading import Word
 from cmapp.core.record import Record
 from cmapp.core.text import printable
 
-OPINION_LIMIT = 10.0  # seconds that an answer may take
-OPINION_EVERY = 5.0  # seconds from an answer to the next question
 ANSWER_LIMIT = 4096  # bytes of an answer that are read
 _SHOWN = 300  # characters of it that are told
-
-
-class Word(enum.Enum):
-    """The first word of an answer: how the guest is."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    MIGRATING = "migrating"
-    DOWN = "down"
-    ELSEWHERE = "elsewhere"
-    UNKNOWN = "unknown"
 
 
 _STANDING = (Word.PAUSED, Word.MIGRATING)
@@ -38,6 +25,11 @@ class Opinion(Record):
 
     state: Word
     text: str
+
+    @property
+    def standing(self) -> bool:
+        """Whether it says that the guest stands still, and may go on."""
+        return self.state in _STANDING
 
 
 def opinion_of(answer: bytes) -> Opinion:
@@ -72,7 +64,7 @@ class Doubt:
 
     @property
     def _standing(self) -> bool:
-        return self.opinion is not None and self.opinion.state in _STANDING
+        return self.opinion is not None and self.opinion.standing
 
     def open(self, now: float) -> bool:
         """Whether an answer has to be heard before the guest may be given up."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cmapp.core.opinion import OPINION_LIMIT
 from cmapp.core.record import Record
+
+OPINION_LIMIT = 10.0  # seconds that an answer about the guest may take
+OPINION_EVERY = 5.0  # seconds from an answer to the next question
 
 
 class Patience(Record):

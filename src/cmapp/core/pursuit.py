@@ -27,16 +27,15 @@ from cmapp.core.course import (
     State,
 )
 from cmapp.core.duration import LATE, format_duration
-from cmapp.core.opinion import OPINION_EVERY, Doubt
 from cmapp.core.outcome import Detached, Failed, GuestDown, Refused, Unknown, Unreachable, Verdict
-from cmapp.core.patience import Patience
+from cmapp.core.patience import OPINION_EVERY, Patience
 from cmapp.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cmapp.core.opinion import Opinion
+    from cmapp.core.opinion import Doubt, Opinion
 
 __all__ = [
     "JUDGING",
@@ -85,8 +84,8 @@ class Pursuit:
         "verdict",
     )
 
-    def __init__(self, patience: Patience, chance: Callable[[], float]) -> None:
-        """`chance` returns a number from 0 to 1, for the jitter between attempts."""
+    def __init__(self, patience: Patience, chance: Callable[[], float], *, resume: bool = False) -> None:
+        """`chance` returns a number from 0 to 1, for the jitter between attempts; `resume` is to launch nothing."""
         self.state = State.IDLE
         self.verdict: Verdict | None = None
         self.held = False
@@ -95,13 +94,13 @@ class Pursuit:
         self._chance = chance
         self._attempts = 0
         self._boots: list[str] = []
-        self._launched = False
+        self._launched = resume
         self._returned = -math.inf
         self.loss = ""
         self._trouble = ""
         self._stops = 0
         self._dismissed = False
-        self._doubt = Doubt()
+        self._doubt = _doubt() if patience.asks else None
         self._timers: dict[Event, float] = {}
 
     @property
@@ -149,7 +148,7 @@ class Pursuit:
     def opine(self, opinion: Opinion, now: float) -> tuple[Action, ...]:
         """Return what to do about the answer to ASK, which comes within OPINION_LIMIT, whatever became of the link."""
         doubt = self._doubt
-        if not doubt.hear(opinion) or self.state not in (*SEEKING, *RETURNING):
+        if doubt is None or not doubt.hear(opinion) or self.state not in (*SEEKING, *RETURNING):
             return ()
         self._timers[Event.OPINION_DUE] = now + OPINION_EVERY
         if doubt.down and self.state in RETURNING and not self._spares:
@@ -167,10 +166,11 @@ class Pursuit:
 
     def _give_up(self, now: float) -> tuple[Action, ...]:
         """End the wait, or put that off until the answer is there, if there is somebody to hear first."""
-        if not (self._patience.asks and self._doubt.open(now)):
+        doubt = self._doubt
+        if doubt is None or not doubt.open(now):
             return self.step(Event.LIMIT_PASSED, now)
-        self._doubt.overdue = True
-        return () if self._doubt.asking else self.step(Event.OPINION_DUE, now)
+        doubt.overdue = True
+        return () if doubt.asking else self.step(Event.OPINION_DUE, now)
 
     def step(self, event: Event, now: float, because: Verdict | None = None) -> tuple[Action, ...]:
         """Return what to do about `event` at `now`; raises StateError for what cannot happen.
@@ -213,9 +213,9 @@ class Pursuit:
         timers = self._timers
         if state in (State.CONNECTING, State.AWAY):
             timers.setdefault(Event.LIMIT_PASSED, now + self._window(Event.LIMIT_PASSED))
-            if self._patience.asks and not self._doubt.asking:
+            if self._doubt is not None and not self._doubt.asking:
                 timers.setdefault(Event.OPINION_DUE, now if state is State.AWAY else now + OPINION_EVERY)
-        elif state in LINKED:
+        elif state in LINKED and self._doubt is not None:
             self._doubt.settle()
         match state:
             case State.CONNECTING | State.RECONNECTING:
@@ -232,7 +232,7 @@ class Pursuit:
                 timers[Event.STOP_LATE] = now + self._window(Event.STOP_LATE)
 
     def _rearm(self, event: Event, actions: tuple[Action, ...], now: float) -> None:
-        if Action.ASK in actions:
+        if Action.ASK in actions and self._doubt is not None:
             self._doubt.asking = True
             self._timers.pop(Event.OPINION_DUE, None)
         if Action.POLL in actions:
@@ -281,7 +281,8 @@ class Pursuit:
     def _judge(self, event: Event, because: Verdict | None) -> Verdict:
         """Return what `event` means at the end."""
         patience, trouble = self._patience, self._trouble and f": {self._trouble}"
-        trouble += f"; of the guest it is said: {self._doubt.opinion.text}" if self._doubt.opinion else ""
+        opinion = self._doubt and self._doubt.opinion
+        trouble += f"; of the guest it is said: {opinion.text}" if opinion else ""
         match event:
             case Event.REFUSED if self.resume and _code(because) == NO_RUN:
                 lost = "the server knows nothing of it any more"
@@ -301,6 +302,12 @@ class Pursuit:
                 return Unreachable(f"{self.loss}; no way back within {format_duration(patience.link_timeout)}{trouble}")
             case _:
                 return Unreachable(f"no connection within {patience.connect_timeout:g} s{trouble}")
+
+
+def _doubt() -> Doubt:
+    from cmapp.core.opinion import Doubt  # noqa: PLC0415 - costs part of a millisecond, and most ask nobody
+
+    return Doubt()
 
 
 def _code(because: Verdict | None) -> str:

@@ -18,10 +18,9 @@ from cmapp.core.duration import format_duration
 from cmapp.core.outcome import Failed, NotStarted, Refused, Unreachable, Verdict, describe
 from cmapp.core.pursuit import ATTEMPT_LIMIT, LINKED, Action, Event, Pursuit, State
 from cmapp.core.rules import OnExisting
-from cmapp.errors import LinkError, RemoteProtocolError, TrustError, place_of
+from cmapp.errors import LinkError, RemoteProtocolError, TrustError, internal_error
 from cmapp.host.call import Call
 from cmapp.host.halts import DISMISSAL, Halts
-from cmapp.host.opinion import Question
 from cmapp.host.output import sink_for
 from cmapp.host.requests import HELLO_ID, Requests
 from cmapp.host.task import LAUNCH_ID, lacking, meaning_of
@@ -29,6 +28,9 @@ from cmapp.net.keyring import Reminder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cmapp.host.opinion import Question
     from cmapp.host.report import Reporter
     from cmapp.host.settings import Settings
     from cmapp.host.task import Task
@@ -50,11 +52,11 @@ class Manager:
         self._reporter = reporter
         self._dismissals = (DISMISSAL, settings.detach_on_signal)
         self._output = sink_for(settings.output, reporter.journal)
-        self._pursuit = Pursuit(settings.patience, _chance)
+        self._pursuit = Pursuit(settings.patience, _chance, resume=settings.resume)
         self._waited = 0.0
         self._call: Call | None = None
         self._halts = Halts()
-        self._question = Question(settings.whom_to_ask)
+        self._question = _question(settings.whom_to_ask)
 
     def run(self) -> Verdict:
         """Pursue the run to its end and return the verdict, which was told; a defect of ours is one too."""
@@ -69,7 +71,8 @@ class Manager:
             self._reporter.journal.refuse(failed.text)
             self._step(Event.BROKEN, failed)
             verdict = self._pursuit.verdict or failed
-        self._question.end()
+        if self._question is not None:
+            self._question.end()
         self._output.drain()
         return verdict
 
@@ -80,14 +83,16 @@ class Manager:
         waiting.register(self._halts.descriptor, select.POLLIN)
         for descriptor in self._output.waiting():
             waiting.register(descriptor, select.POLLOUT)
-        self._question.register(waiting)
+        if self._question is not None:
+            self._question.register(waiting)
         called = -1 if self._call is None else self._call.register(waiting)
         ready = dict(waiting.poll(self._patience()))
         self._output.flush()
         try:
             if self._halts.descriptor in ready:
                 self._signaled()
-            self._hear_opinion()
+            if self._question is not None:
+                self._hear_opinion(self._question)
             if self._call is not None:
                 self._go_on(self._call, ready=called in ready)
             self._look_at_the_clock()
@@ -103,7 +108,8 @@ class Manager:
     def _patience(self) -> int:
         """Return for how many milliseconds nothing has to be done."""
         deadline = math.inf if self._pursuit.deadline is None else self._pursuit.deadline
-        deadline = min(deadline, self._question.deadline)
+        if self._question is not None:
+            deadline = min(deadline, self._question.deadline)
         if self._call is not None:
             deadline = min(deadline, self._call.deadline)
         left = deadline - time.monotonic()
@@ -132,9 +138,9 @@ class Manager:
                 self._reporter.asked_to_stop(number, state)
                 self._step(Event.SIGNALED)
 
-    def _hear_opinion(self) -> None:
+    def _hear_opinion(self, question: Question) -> None:
         now = time.monotonic()
-        opinion = self._question.answer(now)
+        opinion = question.answer(now)
         if opinion is not None:
             self._reporter.opinion(opinion)
             self._carry_out(self._pursuit.opine(opinion, now))
@@ -225,6 +231,8 @@ class Manager:
         self._check_run(launched.run_id)
         self._reporter.launched(launched)
         self._step(Event.LAUNCHED)
+        if not self._task.launch.argv and self._pursuit.state is State.WATCHING:
+            self._say(self._requests.poll())  # whether there is anything to wait for is the guest's to say
 
     def _check_run(self, run_id: str) -> None:
         if run_id != self._requests.launch.run_id:
@@ -286,7 +294,7 @@ class Manager:
                 self._say(self._requests.stop(kill=action is Action.KILL))
             case Action.DETACH:
                 self._say(self._requests.detach())
-            case Action.ASK:
+            case Action.ASK if self._question is not None:
                 self._question.ask(time.monotonic())
             case Action.ACKNOWLEDGE if self._call is not None:
                 self._call.say_at_last(self._requests.acknowledge())
@@ -303,10 +311,13 @@ class Manager:
             call.hang_up(reason)
 
 
-def internal_error(error: BaseException) -> str:
-    """Return one line for a defect of ours: what it is, and where."""
-    place = place_of(error)
-    return f"internal error: {type(error).__name__}: {error}{place and f', at {place}'}"
+def _question(command: Sequence[str]) -> Question | None:
+    """Return whom to ask about the guest, if there is anybody."""
+    if not command:
+        return None
+    from cmapp.host.opinion import Question  # noqa: PLC0415 - costs part of a millisecond, and most ask nobody
+
+    return Question(command)
 
 
 def _chance() -> float:

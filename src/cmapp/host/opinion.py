@@ -10,20 +10,16 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 
-from cmapp.core.opinion import ANSWER_LIMIT, OPINION_LIMIT, Opinion, Word, opinion_of
+from cmapp.core.opinion import ANSWER_LIMIT, Opinion, opinion_of
+from cmapp.core.patience import OPINION_LIMIT
+from cmapp.core.reading import Word
 from cmapp.host.child import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
     from collections.abc import Sequence
-
-
-def about_domain(domain: str) -> tuple[str, ...]:
-    """Return the command that asks libvirt about `domain`: `cmapp vm state`, of this very installation."""
-    return (sys.executable, "-I", "-m", "cmapp.cli.cmapp", "vm", "state", domain)
 
 
 class Question:

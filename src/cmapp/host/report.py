@@ -11,7 +11,6 @@ import time
 
 from cmapp.core.duration import format_duration
 from cmapp.core.messages import Phase
-from cmapp.core.opinion import Word
 from cmapp.core.outcome import (
     Failed,
     NotStarted,
@@ -22,7 +21,10 @@ from cmapp.core.outcome import (
     signal_name,
 )
 from cmapp.core.pursuit import RETURNING, State
+from cmapp.core.rules import Kind
 from cmapp.host import result
+from cmapp.host.child import spawn
+from cmapp.host.notice import Notice
 from cmapp.net.link import DEAF
 
 TYPE_CHECKING = False
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 TROUBLE_EVERY = 30.0  # seconds between two warnings that the guest still cannot be reached
 SHOWN = 200  # characters of the command that the log repeats
 _HEALTHY = ("", "ok", "not checked yet")  # the health of a run of which nothing bad is known
-_WORTH = {Word.PAUSED: "; it has more time", Word.MIGRATING: "; it has more time"}
 _BEFORE = (State.IDLE, State.CONNECTING, State.WAITING, State.GREETING)
 _MEANINGS = {
     "exited": "is the application's own",
@@ -54,9 +55,10 @@ _MEANINGS = {
 class Reporter:
     """Tells how one pursuit goes, on the package log, syslog and the result file."""
 
-    def __init__(self, journal: Journal, settings: Settings, task: Task) -> None:
-        """Raises SettingsError if there could be no result file."""
+    def __init__(self, journal: Journal, settings: Settings, task: Task, notify: str = "") -> None:
+        """`notify` is the address for sd_notify(3). Raises SettingsError if there could be no result file."""
         self.journal = journal
+        self._notice = Notice(notify)
         self._settings = settings
         self._task = task
         self._run_id = task.launch.run_id
@@ -65,7 +67,7 @@ class Reporter:
         self._launched: float | None = None
         self._lost: float | None = None
         self._held = False
-        self._asked = False
+        self._asked = self._dismissed = self._serves = False
         self._attempts = 0
         self._warned = 0.0
         self._told: RunReport | None = None
@@ -92,6 +94,7 @@ class Reporter:
             f" {bound}{self._counsel()}; the first connection has {connect}; a wait in which this host itself stood"
             " still begins anew"
         )
+        self._notice.say(f"STATUS=connecting to {task.address}")
 
     def _counsel(self) -> str:
         """Return whose second opinion is heard before the guest is given up."""
@@ -129,6 +132,7 @@ class Reporter:
         trying = "trying until it is back, as it is held" if held else f"trying for {format_duration(limit)}"
         if held or limit:
             self.journal.warning(f"lost the link: {text}; the application may well go on, {trying}")
+        self._notice.say(f"STATUS=lost the link: {text}; {trying}")
 
     def overslept(self, seconds: float) -> None:
         """Tell that the clock says more of us than of the guest."""
@@ -141,7 +145,9 @@ class Reporter:
         """Tell what others say of the guest, if that is new."""
         before, self._opinion = self._opinion, opinion
         if before is None or before.state is not opinion.state:
-            self.journal.warning(f"of the guest it is said: {opinion.text}{_WORTH.get(opinion.state, '')}")
+            self.journal.warning(
+                f"of the guest it is said: {opinion.text}{'; it has more time' if opinion.standing else ''}"
+            )
         else:
             self.journal.debug(f"of the guest it is said again: {opinion.text}")
 
@@ -149,6 +155,10 @@ class Reporter:
 
     def launched(self, launched: Launched) -> None:
         """Tell that it runs, or that it still does."""
+        self._tell_launched(launched)
+        self._note_launched(launched)
+
+    def _tell_launched(self, launched: Launched) -> None:
         back, self._lost, now = self._lost, None, time.monotonic()
         if launched.run_id != self._run_id:
             self.journal.info(f"run {self._run_id} is not needed: one of that name is there, run {launched.run_id}")
@@ -168,11 +178,28 @@ class Reporter:
         since = self._begun if self._launched is None else self._launched
         self._times.setdefault("ready", time.time())
         self.journal.info(f"is ready, {format_duration(time.monotonic() - since)} after its launch")
+        self._note_serving()
+
+    def _note_launched(self, launched: Launched) -> None:
+        """Say to whoever started us that it runs, which is all there is to wait for if nothing else was asked."""
+        again = f"STATUS=running as pid {launched.pid}"
+        first = f"X_CMAPP_RUN_ID={launched.run_id}", f"X_CMAPP_ATTACHED={int(launched.attached)}"
+        self._notice.say(again, *(() if self._serves else first))
+        launch = self._task.launch
+        if launch.argv and launch.ready is None and launch.kind is Kind.SIMPLE:
+            self._note_serving()
+
+    def _note_serving(self) -> None:
+        if not self._serves:
+            self._serves = True
+            self._notice.say("READY=1")
 
     def reported(self, report: Report) -> None:
         """Tell what the answer to a poll was, and aloud what is new in it."""
         run, told = report.run, self._told
         self._told = run
+        if run.state is Phase.RUNNING and run.ready is None:  # what the guest defines may have nothing to wait for
+            self._note_serving()
         if run.state is Phase.WAITING and (told is None or told.state is not Phase.WAITING):
             self.journal.info("waits for the end of the run before, or to see whether its manager still answers")
         if run.held != (told is not None and told.held):
@@ -180,7 +207,8 @@ class Reporter:
         if run.health != ("" if told is None else told.health):
             self._tell_health(run.health, before="" if told is None else told.health)
         if run.status and run.status != (told and told.status):
-            self.journal.info(f"says of itself: {run.status}")
+            who = "of its unit it is told" if self._task.launch.unit else "says of itself"
+            self.journal.info(f"{who}: {run.status}")
         self.journal.debug(
             f"{run.state.value}, pid {run.pid}, up {format_duration(run.uptime)}, {run.cpu:.2f} s of processor"
             f" time, {run.memory // 1024} KiB in {run.processes} processes"
@@ -210,10 +238,12 @@ class Reporter:
             self.journal.warning(f"asked to leave it by {name}, but it is being stopped already")
         else:
             self.journal.info(f"asked to leave it by {name}: asking the server to let it run{_when(state)}")
+        self._dismissed = True
 
     def not_left(self, text: str) -> None:
         """Tell that the server does not let us leave."""
         self.journal.error(f"the server does not let it run without us: {text}; it is watched on")
+        self._dismissed = False
 
     # ---- the end -------------------------------------------------------------------------------------------
 
@@ -226,6 +256,22 @@ class Reporter:
         self.journal.conclude(text, well=code == 0 or asked)
         if self._settings.result:
             self._write_result(verdict, text)
+        if self._settings.on_end and not (self._asked or self._dismissed):
+            self._send_for_help(verdict)
+        self._notice.say("STOPPING=1", f"STATUS={text}")
+
+    def _send_for_help(self, verdict: Verdict) -> None:
+        """Start the command that somebody wants to have started at once, whatever becomes of it."""
+        told = {
+            "CMAPP_NAME": self._task.launch.name,
+            "CMAPP_RUN_ID": self._run_id,
+            "CMAPP_CAUSE": result.cause(verdict),
+            "CMAPP_EXIT_CODE": str(exit_code(verdict)),
+        }
+        try:
+            spawn(self._settings.on_end, env=told)
+        except OSError as error:
+            self.journal.error(f"{self._settings.on_end[0]} cannot be started at its end: {error.strerror}")
 
     def _since(self, verdict: Verdict) -> str:
         if isinstance(verdict, Receipt):

@@ -6,6 +6,8 @@ here; what several of them mean together is for task.py.
 
 from __future__ import annotations
 
+import sys
+
 from cmapp.core import checks, values
 from cmapp.core.application import Application
 from cmapp.core.options import Option, duration
@@ -13,7 +15,6 @@ from cmapp.core.outcome import signal_name
 from cmapp.core.patience import Patience
 from cmapp.core.record import field
 from cmapp.core.rules import OnExisting, OrphanAction
-from cmapp.host.opinion import about_domain
 from cmapp.host.values import OutputTo, halt
 from cmapp.host.values import address as address_text
 
@@ -56,6 +57,13 @@ class Settings(Application):
         values.run_id,
         default="",
         about=Option("UUID", "the identity of the run, to return to it", shown="default a new one", in_file=False),
+    )
+    resume: bool = field(
+        checks.flag,
+        default=False,
+        about=Option(
+            None, "launch nothing: return to --run-id, or tell how it ended", shown="default off", in_file=False
+        ),
     )
     on_existing: OnExisting = field(
         checks.one_of(OnExisting),
@@ -133,6 +141,11 @@ class Settings(Application):
     result: str = field(
         values.path, default="", about=Option("FILE", "write the outcome to FILE as JSON", shown="default nowhere")
     )
+    on_end: tuple[str, ...] = field(
+        values.words,
+        default=(),
+        about=Option("COMMAND", "start COMMAND on this host at an end that nobody asked for", shown="default none"),
+    )
     allow_tls12: bool = field(
         checks.flag, default=False, about=Option(None, "speak TLS 1.2 too", shown="default only TLS 1.3")
     )
@@ -158,11 +171,15 @@ class Settings(Application):
 
     @property
     def whom_to_ask(self) -> tuple[str, ...]:
-        """The command that knows how the guest is, or nothing."""
-        return self.second_opinion or (about_domain(self.domain) if self.domain else ())
+        """The command that knows how the guest is, or nothing; about a domain, `cmapp vm state` of our installation."""
+        if self.second_opinion or not self.domain:
+            return self.second_opinion
+        return (sys.executable, "-I", "-m", "cmapp.cli.vmrun", "state", self.domain)
 
     @property
     def stop_words(self) -> str:
         """What asks the application to stop: its command, and its signal's name."""
         before = f"{self.stop_command[0]}, " if self.stop_command else ""
+        if self.unit:
+            return f"{before}a stop by systemd"
         return f"{before}SIG{signal_name(self.stop_signal)}"
