@@ -9,11 +9,25 @@ import contextlib
 import json
 import random
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmapp.cli import arguments
-from cmapp.core import charge, checks, duration, ledger, options, outcome, patterns, policy, session, wire
+from cmapp.core import (
+    charge,
+    checks,
+    dbus,
+    dbusvalues,
+    duration,
+    ledger,
+    options,
+    outcome,
+    patterns,
+    policy,
+    session,
+    wire,
+)
 from cmapp.core.admission import Admission
 from cmapp.core.session import Session
 from cmapp.guest import notify, probe, reception, runfile, upgrade
@@ -96,6 +110,12 @@ def _climbs(self: Any, word: str) -> bool:
     return bool(_FITS(self, word if self.literal else word.replace("..", "__")))
 
 
+def _receive_alone(self: Any, data: bytes) -> Any:
+    """Read what came without what came before."""
+    self._buffer.clear()
+    return _RECEIVE(self, data)
+
+
 def _fail(*_: Any) -> Any:
     """Fail in a way that nobody expects."""
     raise KeyError("planted")
@@ -126,6 +146,7 @@ def _same(text: str) -> str:
 
 _WITHOUT_STOP = {**session.TABLE, (session.State.ENDED, session.Event.STOP): None}
 _STATEMENT = x509.certificate
+_RECEIVE = dbus.Decoder.receive
 _SCAN, _READ, _FITS = ledger.scan, link.Link.read, patterns.Pattern.fits
 
 PLANTS: dict[str, tuple[Any, ...]] = {
@@ -145,6 +166,8 @@ PLANTS: dict[str, tuple[Any, ...]] = {
     "what is handed over is not checked": ("handover", (upgrade, "_checked", _same)),
     "a wildcard climbs out": ("pattern", (patterns.Pattern, "fits", _climbs)),
     "a launch has the rights that it asks for": ("rights", (policy, "_with_rights", lambda _rule, launch: launch)),
+    "a piece of a message is forgotten": ("bus", (dbus.Decoder, "receive", _receive_alone)),
+    "values on a bus may be nested without an end": ("bus", (dbusvalues, "DEPTH", 10**9)),
     "an answer of one digit will do": ("http", (probe, "CODE", 1)),
     "any number is a process": ("notice", (notify, "_pid", _any_number)),
     "years of two digits are of the last century": ("statement", (x509, "_CENTURY", 0)),
@@ -154,6 +177,7 @@ PLANTS: dict[str, tuple[Any, ...]] = {
     "a common name is believed": ("certificate", (tls, "named_by", _common_name)),
     "what crosses an end is not heard": ("crossing", (session, "TABLE", _WITHOUT_STOP)),
     "what is damaged is thrown away": ("receipts", (runfile, "attempt", lambda _call, path, *_: Path(path).unlink())),
+    "words are not quoted": ("package", (shlex, "join", " ".join)),
     "bad usage is another error": ("arguments", (arguments.Parser, "error", _fail)),
     "lengths have one byte": ("asn1", (der, "element", _short)),
     "certificates in keystores are good": ("keystore", (jks, "certificate_of", lambda *_: _fail())),

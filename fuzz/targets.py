@@ -34,11 +34,13 @@ _JSON = ("{", "}", "[", "]", '"', ":", ",", "null", "true", "false", "NaN", "1e9
 _LINES = ('"type":"', '"id":', "hello", "launch", "poll", "exited", "versions", "run_id", "argv", "receipt", "\xfe")
 _FACTS = ('"pid":', '"format":1', '"outcome":', '"started":', '"acknowledged":', '"stopping":"asked"', '"launch":')
 _NOTICE = ("READY=1", "STOPPING=1", "WATCHDOG=1", "WATCHDOG=trigger", "MAINPID=", "STATUS=", "\n", "=", "\0")
+_BUS = ("a{sv}", "(uo)", "ay", "\1", "\0", "\2", "ActiveState", "MainPID", "inactive", "failed", "l\2\0\1", "/")
 _HTTP = ("HTTP/1.1", " 200", " 301", " 503 ", "\r\n", "\n", "HTTP/", " OK")
 _WORDS = ("tcp:", "http:", "http://", "command:", "notify", "localhost", "[::1]", ":80", "/", "'", '"', "\\", "vsock:")
 _NAMES = ("cmapp://host/", "cmapp://guest/", "n1", "vm1", "CMAPP://", "\0", "\n", "\xff", "%2e", "\x86", "\x82", "..")
 _PEM = ("-----BEGIN ", "-----END ", "-----", "CERTIFICATE", "X509 CRL", "NEW CERTIFICATE REQUEST", "\n", "=", "MII")
 _TOML = ("[[allow]]\n", "[application.web]\n", " = ", "'''", '"""', "0x", "inf", "nan", "1979-05-27", "= [", "={", "\n")
+_PACKAGE = ("[vm]\n", "[service.a]\n", "[settings]\n", "domain", "unit", "command", "service_restart", "env", "limit")
 _OPTIONS = ("--env\0", "--limit\0", "--user\0", "--ready\0", "--listen\0", "--output\0", "nofile=1:2", "A=b", "\0")
 
 TARGETS = {
@@ -58,6 +60,7 @@ TARGETS = {
         Target("rights", "fuzz.rights", "rights"),
         Target("pattern", "fuzz.rights", "pattern", longest=256, tokens=("*", "**", "?", "..", "/", "...")),
         Target("notice", "fuzz.said", "notice", tokens=_NOTICE),
+        Target("bus", "fuzz.bus", "bus", tokens=_BUS),
         Target("http", "fuzz.said", "http", tokens=_HTTP),
         Target("records", "fuzz.records", "records", pure=False, longest=512),
         Target("port", "fuzz.port", "port", pure=False, longest=512, tokens=_LINES),
@@ -71,6 +74,6 @@ TARGETS = {
         Target("manager", "fuzz.asking", "manager", pure=False, longest=512, tokens=_LINES),
         Target("config", "fuzz.config", "config", pure=False, tokens=_TOML),
         Target("arguments", "fuzz.config", "arguments", pure=False, tokens=_OPTIONS),
-        # Package files will be read by cmapp.cluster, once there is one: their target belongs here.
+        Target("package", "fuzz.packages", "package", tokens=_TOML + _PACKAGE),
     )
 }

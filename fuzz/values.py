@@ -91,6 +91,7 @@ GOOD: dict[str, Any] = {
     "env": {"A": "1"},
     "limits": {"nofile": [64, -1]},
     "kind": "forking",
+    "unit": "web.service",
     "stop": {"signal": 2, "timeout": 5, "command": ["w"]},
     "orphan": {"timeout": 5, "action": "keep"},
     "ready": True,

@@ -38,6 +38,9 @@ REPORTS = st.builds(
     *(FLAGS, st.none() | FLAGS, TEXTS, TEXTS, st.none() | SECONDS),
 )
 STREAMS = st.sampled_from(m.Stream)
+UNITS = st.just("") | st.from_regex(
+    r"[a-z0-9_:\\\\][a-zA-Z0-9:_.\\\\-]{0,40}(@[a-z0-9:_.-]+)?\.service", fullmatch=True
+)
 SOME_TEXTS = st.lists(TEXTS, max_size=5)
 COMMANDS = st.lists(TEXTS, min_size=1, max_size=5)
 NUMBERS = st.tuples(COUNTS, COUNTS).map(sorted) | st.tuples(COUNTS, st.just(-1)) | st.just((-1, -1))
@@ -57,6 +60,7 @@ MESSAGES: dict[type[m.Message], tuple[st.SearchStrategy[Any], ...]] = {
         *(SOME_RULES[StopRules], SOME_RULES[OrphanRules]),
         *(st.none() | SOME_RULES[ReadyRules], st.none() | SOME_RULES[HealthRules], st.none() | SECONDS),
         *(st.sampled_from(OnExisting), FLAGS, FLAGS, FLAGS, COUNTS, COUNTS),
+        UNITS,
     ),
     m.Poll: (COUNTS,),
     m.Stop: (COUNTS, FLAGS),

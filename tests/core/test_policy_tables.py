@@ -22,7 +22,10 @@ WRONG = {
     "a flag for a number": ("[[allow]]\nmanagers = 'x'\nmost = true", "most: must be a whole number from 1 to"),
     "no tables of applications": ("application = 1", "application must be at most 1000 tables"),
     "an application without a table": ("application.x = 1", "application x: must be a table"),
-    "an application without a command": ("[application.x]\nuser = 'y'", "application x: there is no command"),
+    "an application without a command": (
+        "[application.x]\nuser = 'y'",
+        "application x: there is neither a command nor a unit",
+    ),
     "a name that is none": ("[application.'-x']\ncommand = 'y'", "application '-x': the name must be made of"),
     "a key of a manager": ("[application.x]\ncommand = 'y'\nlink_timeout = 1", "there is no key 'link_timeout'"),
     "a bad value": ("[application.x]\ncommand = 'y'\numask = '9'", "application x: umask: must be a whole number"),

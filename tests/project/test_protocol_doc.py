@@ -57,6 +57,14 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "flag": ([True, False], [0, "true", None]),
     "text": (["", "ü" * checks.TEXT_LIMIT], ["x" * (checks.TEXT_LIMIT + 1), "\0", "\ud800", 1, None]),
     "name": (["a", "_", "web@1.2+3-x", "x" * 64], ["", ".a", "-a", "a b", "a/b", "ü", "x" * 65, None]),
+    "unit": (
+        ["", "web.service", "db@15-main.service", "a\\x2db:c.service"],
+        [
+            *("web", "web.socket", ".service", "@a.service", "a@.service", "a b.service", f"{'a' * 256}.service"),
+            1,
+            None,
+        ],
+    ),
     "UUID": ([A_UUID], [A_UUID.upper(), A_UUID[:-1], A_UUID.replace("-", ""), "", None]),
     "base64": (["", "b25lCg=="], ["b25lCg", "b25l Cg==", "A" * 4 * (checks.BLOB_LIMIT // 3 + 1), 1, None]),
     "variables": ([{}, {"A": "b=c", "a b": ""}], [{"": "x"}, {"A=": "x"}, {"A": 1}, [], None]),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cmapp.core import checkup, lifecycle, pursuit, session
+from cmapp.core import checkup, lifecycle, pursuit, session, vm
 
 machines = pytest.mark.parametrize(
-    "machine", [checkup, lifecycle, pursuit, session], ids=lambda machine: machine.__name__
+    "machine", [checkup, lifecycle, pursuit, session, vm], ids=lambda machine: machine.__name__
 )
 
 

@@ -12,12 +12,12 @@ import sys
 from cmapp.cli import coredumps
 from cmapp.cli.arguments import parser_for, settings_of, split
 from cmapp.core.outcome import Failed, Verdict, exit_code
-from cmapp.errors import SettingsError
+from cmapp.errors import SettingsError, internal_error
 from cmapp.host.journal import STDERR, SYSLOG_SOCKET, Journal, complain
-from cmapp.host.manager import Manager, internal_error
+from cmapp.host.manager import Manager
 from cmapp.host.report import Reporter
 from cmapp.host.settings import CONFIG_FILE, Settings
-from cmapp.host.task import new_run_id, task_of
+from cmapp.host.task import name_of, new_run_id, task_of
 from cmapp.net.address import parse_guest
 from cmapp.net.identity import Role
 from cmapp.net.keyring import Keyring
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-USAGE = "cmappmgr [OPTIONS] GUEST[:PORT] -- COMMAND [ARG...], or cmappmgr [OPTIONS] --name NAME GUEST[:PORT]"
+USAGE = (
+    "cmappmgr [OPTIONS] GUEST[:PORT] -- COMMAND [ARG...], or cmappmgr [OPTIONS] --unit UNIT GUEST[:PORT], or"
+    " cmappmgr [OPTIONS] --name NAME GUEST[:PORT]"
+)
 ABOUT = (
-    "Launch COMMAND, or what GUEST defines as the application NAME, in GUEST through its cmappserver, watch it, and"
-    " exit with its exit code."
+    "Launch COMMAND, or the systemd unit UNIT, or what GUEST defines as the application NAME, in GUEST through its"
+    " cmappserver, watch it, and exit with its exit code."
 )
 
 
@@ -60,7 +63,7 @@ def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
     parser = parser_for(Settings, "cmappmgr", USAGE, ABOUT)
     parser.add_argument("guest", metavar="GUEST[:PORT]", help="the guest, by the name that its certificate bears")
     given, surplus = parser.parse_known_args(options)
-    if command is None and "name" not in given:
+    if command is None and "name" not in given and "unit" not in given:
         raise SettingsError(f"there is no -- before the command: the usage is {USAGE}")
     if surplus:
         parser.error(f"{surplus[0]} is neither an option nor GUEST[:PORT]")
@@ -71,7 +74,7 @@ def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
     journal = Journal(settings.log_file, subject, syslog=socket, verbose=settings.verbose)
     try:
         task = task_of(settings, given.guest, command, settings.run_id or new_run_id())
-        reporter = Reporter(journal, settings, task)
+        reporter = Reporter(journal, settings, task, os.environ.get("NOTIFY_SOCKET", ""))
         keyring = Keyring(settings.keys, Role.HOST, peer=task.guest.host, allow_tls12=settings.allow_tls12)
     except SettingsError as error:
         journal.refuse(str(error))
@@ -81,7 +84,7 @@ def _manage(arguments: Sequence[str], syslog: str) -> Verdict:
 
 def _subject(settings: Settings, guest: str, command: Sequence[str]) -> str:
     """Return what the log is about, which is also said of what turns out to be wrong."""
-    name = settings.name or "".join(command[:1]).rpartition("/")[2]
+    name = name_of(settings, command)
     try:
         return f"{name} on {parse_guest(guest).host}"
     except SettingsError:

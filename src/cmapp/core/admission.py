@@ -13,6 +13,7 @@ from cmapp.core.outcome import Reason
 from cmapp.core.peer import Newcomer, Newcomers, Peer, same
 from cmapp.core.policy import REFUSED, Denied, Policy
 from cmapp.core.rules import OnExisting
+from cmapp.core.unitname import refuse_contradictions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ class Admission:
 
     def launch(self, launch: m.Launch, peer: Peer, now: float, wall: float) -> None:
         """Decide on a launch that came: what it asks for is the policy's to change."""
+        try:
+            if launch.unit:
+                refuse_contradictions(launch.unit, vars(launch))
+        except ValueError as error:
+            self._refuse(peer, launch, m.Refusal.UNSUPPORTED, str(error))
+            return
         decision = self.policy.decide(peer.manager, launch)
         if isinstance(decision, Denied) and decision.unknown:
             self._refuse(peer, launch, m.Refusal.NOT_FOUND, decision.text)

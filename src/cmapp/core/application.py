@@ -6,7 +6,7 @@ its command, user, group, folder, environment, mask and limits always, the rest 
 
 from __future__ import annotations
 
-from cmapp.core import checks, values
+from cmapp.core import checks, unitname, values
 from cmapp.core.options import Option, duration
 from cmapp.core.record import Record, field
 from cmapp.core.rules import HealthRules, Kind, Probe, ReadyRules, StopRules
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 class Application(Record):
     """How an application is run; durations in seconds."""
 
+    unit: str = field(
+        unitname.full_name,
+        default="",
+        about=Option("NAME", "launch the guest's systemd unit NAME instead of a COMMAND", shown="default none"),
+    )
     type: Kind = field(
         checks.one_of(Kind),
         default=Kind.SIMPLE,
@@ -118,6 +123,7 @@ class Application(Record):
             self.health_command, self.health_interval, self.health_timeout, self.health_retries
         )
         return {
+            "unit": self.unit,
             "user": self.user,
             "group": self.group,
             "cwd": self.cwd,
@@ -133,23 +139,29 @@ class Application(Record):
         }
 
     def _ready(self) -> ReadyRules | None:
-        """Return the rules of readiness; an application of type notify says so by itself."""
+        """Return the rules of readiness; an application of type notify says so by itself, of a unit systemd does.
+
+        A unit has all the time that its own file gives it to start, unless a time is said.
+        """
         if self.ready:
             return values.ready_rules(self.ready, self.ready_timeout)
-        if self.type is Kind.NOTIFY:
+        timed = self.ready_timeout != type(self).fields()["ready_timeout"].default
+        if self.type is Kind.NOTIFY or (self.unit and timed):
             return ReadyRules(Probe.NOTIFY, timeout=self.ready_timeout)
         return None
 
 
 class Definition(Application):
-    """An application that a guest defines: managers launch it by its name, and bring no command for it."""
+    """An application that a guest defines: managers launch it by its name, and bring neither command nor unit."""
 
     command: tuple[str, ...] = field(values.words, default=())
 
     def launch_fields(self) -> dict[str, Any]:
-        """Return the fields of a launch that are not the manager's to say."""
+        """Return the fields of a launch that are not the manager's to say; raises ValueError if they contradict."""
         given = {name.partition("_")[0] for name, _ in self.said()}
         rules = self.rules()
+        if self.unit:
+            return self._of_unit(rules)
         optional = {"kind": "type", "pid_file": "pid", "stop": "stop", "health": "health", "watchdog": "watchdog"}
         for name, key in optional.items():
             if key not in given:
@@ -157,3 +169,14 @@ class Definition(Application):
         if rules["ready"] is None:
             del rules["ready"]
         return {"argv": self.command, **rules}
+
+    def _of_unit(self, rules: dict[str, Any]) -> dict[str, Any]:
+        """Return what is the guest's to say of a unit: what its file says counts, so none of that can be said here."""
+        if self.command:
+            raise ValueError("command and unit contradict each other: an application is one of the two")
+        unitname.refuse_contradictions(self.unit, rules)
+        given = {name.partition("_")[0] for name, _ in self.said()}
+        for name in ("stop", "health", "ready"):
+            if name not in given:
+                del rules[name]
+        return {"argv": (), **rules}

@@ -105,8 +105,9 @@ class Facts:
 
     All of it is checked here, so what is made of it later is sound. `pid` is the number of the main process, 0 if it
     was never prepared; `started` when it was launched, on the monotonic clock of its boot; `where` the cgroup of its
-    processes, or "" if it has none. `acknowledged` is when its receipt was, on the wall's clock, `orphaned` since when
-    nobody watches it. `settled` tells that nothing of the run was left but its receipt.
+    processes, or "" if it has none; `invocation` systemd's name for the start of a unit. `acknowledged` is when its
+    receipt was, on the wall's clock, `orphaned` since when nobody watches it. `settled` tells that nothing of the run
+    was left but its receipt.
     """
 
     __slots__ = (
@@ -119,6 +120,7 @@ class Facts:
         "_wall",
         "acknowledged",
         "boot_id",
+        "invocation",
         "launch",
         "manager",
         "orphaned",
@@ -141,6 +143,7 @@ class Facts:
         self.manager = _checked(facts, "manager", checks.text, "")
         self.boot_id = _checked(facts, "boot_id", checks.text, "")
         self.where = _checked(facts, "where", checks.text, "")
+        self.invocation = _checked(facts, "invocation", checks.text, "")
         self.pid: int = _checked(facts, "pid", checks.within(0, HIGHEST_PID), 0)
         self._start: int = _checked(facts, "start", checks.count, 0)
         self.started: float = _checked(facts, "started", _time)

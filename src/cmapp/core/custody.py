@@ -145,6 +145,11 @@ class Custody:
         charge.pid, charge.start = pid, start
         self.write(charge, {"pid": pid, "start": start, "moved": True})
 
+    def identify(self, charge: Charge, pid: int, invocation: str) -> None:
+        """Take note of the main process of a unit, and of systemd's name for this start of it."""
+        charge.pid = pid
+        self.write(charge, {"pid": pid, "invocation": invocation})
+
     def fail(self, charge: Charge, refusal: tuple[str, str]) -> None:
         """Give up a run for which there is not even a process."""
         self._not_started(charge, *refusal)
@@ -189,7 +194,13 @@ class Custody:
         elif charge.orphaned is None and not charge.detached:
             charge.orphaned, charge.expected = now, now + RETURN_LEAST
             self.write(charge, {"orphaned": now})
-        self._done.append(do.Adopt(charge.run_id, facts.launch, charge.pid, charge.start, facts.where))
+        self._done.append(
+            do.Adopt(
+                *(charge.run_id, facts.launch, charge.pid, charge.start, facts.where),
+                invocation=facts.invocation,
+                over=facts.receipt is not None,
+            )
+        )
         self.alarm(charge)
 
     def take_in(self, facts: Facts) -> None:

@@ -68,13 +68,18 @@ class DropOutput(Effect):
 
 
 class Adopt(Effect):
-    """Watch a process that a server before this one has launched; LEADER_ENDED is to be reported if it is gone."""
+    """Watch a process that a server before this one has launched; LEADER_ENDED is to be reported if it is gone.
+
+    Of a unit, `invocation` is systemd's name for the start that is meant; `over` tells that the run's end was told.
+    """
 
     run_id: str
     launch: Launch
     pid: int
     start: int
     where: str
+    invocation: str = ""
+    over: bool = False
 
 
 class Hold(Effect):

@@ -12,6 +12,7 @@ from cmapp.core import checks
 from cmapp.core.outcome import Receipt
 from cmapp.core.record import Record, field
 from cmapp.core.rules import HealthRules, Kind, OnExisting, OrphanRules, ReadyRules, StopRules
+from cmapp.core.unitname import unit as unit_name
 
 VERSIONS = (1,)
 OUTPUT_CHUNK = checks.BLOB_LIMIT  # bytes of output in one message
@@ -64,7 +65,10 @@ class Hello(Request):
 
 
 class Launch(Request):
-    """Start `argv` as run `run_id` of the application `name`; without `argv`, as the guest defines that application.
+    """Start `argv` as run `run_id` of the application `name`, or have systemd start `unit`.
+
+    Without either, start what the guest defines as that application. Of a unit, its own file says what is between
+    `argv` and `pid_file`, its stop signal and its watchdog: a launch that says so too is refused.
 
     `env` is the whole environment, `umask` the process's, `cwd` is entered as `user`. A relative `argv[0]`
     without a slash is looked up along PATH of `env`, or the server's own search path. `limits` are soft and
@@ -100,6 +104,7 @@ class Launch(Request):
     output: bool = field(checks.flag, default=False)
     stdout_from: int = field(checks.count, default=0)
     stderr_from: int = field(checks.count, default=0)
+    unit: str = field(unit_name, default="")
 
 
 class Poll(Request):

@@ -30,6 +30,7 @@ EVERYBODY = "*"
 BROUGHT = ("user", "group", "cwd", "env", "umask", "limits")  # what a launch must not bring for what a guest defines
 RULES_LIMIT = 1000
 APPLICATIONS_LIMIT = 1000
+_ANY_RUN = "00000000-0000-0000-0000-000000000000"
 _SHOWN = 200  # characters of a command in the log
 _TOLD = 1000  # characters of a refusal in the log
 
@@ -48,15 +49,17 @@ def commands(value: Any) -> tuple[CommandPattern, ...]:
 class Rule(Record):
     """What some managers may do. Nothing is allowed that a rule does not name, but for the names of applications.
 
-    `commands` are those that a launch may bring, also to stop and to check the application; `applications` are those
-    defined in the guest. Of `users` the first is that of a launch which names none; no users means the server's own.
-    At most `most` applications of a manager run at once. It may see the runs of the managers `see`, and its own.
+    `commands` are those that a launch may bring, also to stop and to check the application, `units` the units of
+    systemd that it may name; `applications` are those defined in the guest. Of `users` the first is that of a launch
+    which names none; no users means the server's own. At most `most` applications of a manager run at
+    once. It may see the runs of the managers `see`, and its own.
     """
 
     managers: tuple[Pattern, ...] = field(patterns)
     name: str = field(checks.text, default="")
     names: tuple[Pattern, ...] = field(patterns, default=(Pattern(EVERYBODY),))
     commands: tuple[CommandPattern, ...] = field(commands, default=())
+    units: tuple[Pattern, ...] = field(patterns, default=())
     applications: tuple[Pattern, ...] = field(patterns, default=())
     users: tuple[Pattern, ...] = field(patterns, default=())
     groups: tuple[Pattern, ...] = field(patterns, default=())
@@ -108,7 +111,7 @@ class Policy:
 
     def decide(self, manager: str, launch: Launch) -> Allowed | Denied:
         """Tell whether `manager` may launch that, and what exactly is launched then."""
-        if not (launch.argv or self.written or launch.name in self._applications):
+        if not (launch.argv or launch.unit or self.written or launch.name in self._applications):
             return Denied(_undefined(launch.name), unknown=True)
         reasons = []
         for number, rule in enumerate(self._rules, 1):
@@ -136,7 +139,7 @@ class Policy:
     @property
     def users(self) -> frozenset[str] | None:
         """The users that applications may run as, "" for the server's own; None if that may be any."""
-        found = {str(table["user"] or "") for table in self._applications.values()}
+        found = {str(table["user"] or "") for table in self._applications.values() if _starts(table)}
         for rule in self._rules:
             if not all(pattern.literal for pattern in rule.users):
                 return None
@@ -154,8 +157,10 @@ class Policy:
         name = launch.name
         if not any_fits(rule.names, name):
             return f"it is not for an application called {name}"
-        if not launch.argv:
+        if not (launch.argv or launch.unit):
             return self._defined(rule, launch)
+        if launch.unit and not any_fits(rule.units, launch.unit):
+            return f"it has no such unit: {launch.unit}"
         for argv in _commands_of(launch):
             if not any(pattern.fits(argv) for pattern in rule.commands):
                 return f"it has no such command: {_shown(argv)}"
@@ -172,7 +177,7 @@ class Policy:
         if extra := [what for what in BROUGHT if what in said]:
             return f"{launch.name} is defined in this guest, and a launch must not bring its own {', '.join(extra)}"
         brought = launch.replace(**{what: item for what, item in _BARE.items() if what in table})
-        for argv in _commands_of(brought)[1:]:
+        for argv in _commands_of(brought):
             if not any(pattern.fits(argv) for pattern in rule.commands):
                 return f"it has no such command: {_shown(argv)}"
         return launch.replace(**table)
@@ -187,13 +192,23 @@ def _open_rule(run_as: Sequence[str]) -> Rule:
     users = patterns(list(run_as))
     groups = users if any(pattern.text == EVERYBODY for pattern in users) else ()
     everything = (Pattern("**"),)
-    return Rule(everything, commands=(CommandPattern([REST]),), users=users, groups=groups, env=everything)
+    # Whoever may have units started may have anything done as root: only who may be root anyway.
+    units = everything if not users or any(pattern.text in (EVERYBODY, "root", "0") for pattern in users) else ()
+    return Rule(everything, commands=(CommandPattern([REST]),), units=units, users=users, groups=groups, env=everything)
 
 
 _BARE: dict[str, Any] = {"stop": Launch.fields()["stop"].default, "ready": None, "health": None}
 
 
+def _starts(table: Mapping[str, Any]) -> bool:
+    """Tell whether the server itself starts anything for an application that is defined so: a unit systemd starts."""
+    kept = {name: item for name, item in table.items() if name in ("argv", "stop", "ready", "health")}
+    return not table["unit"] or bool(_commands_of(Launch(0, "x", _ANY_RUN, **kept)))
+
+
 def _with_rights(rule: Rule, launch: Launch) -> Launch | str:
+    if launch.unit and not _commands_of(launch):
+        return launch  # whom it runs as is for its own file to say
     user = launch.user
     if user is None and rule.users and rule.users[0].text != EVERYBODY:
         if not rule.users[0].literal:
@@ -210,10 +225,10 @@ def _with_rights(rule: Rule, launch: Launch) -> Launch | str:
 
 
 def _commands_of(launch: Launch) -> list[tuple[str, ...]]:
-    """Return all that the launch would have executed: the application first, if there is one."""
-    more = [launch.stop.command]
-    more += [rules.command for rules in (launch.ready, launch.health) if rules is not None]
-    return [launch.argv, *filter(None, more)]
+    """Return all that the launch would have the server execute."""
+    commands = [launch.argv, launch.stop.command]
+    commands += [rules.command for rules in (launch.ready, launch.health) if rules is not None]
+    return [command for command in commands if command]
 
 
 def _command(value: Any) -> CommandPattern:
@@ -251,8 +266,8 @@ def applications(value: Any) -> dict[str, Definition]:
             found[checks.name(name)] = _table(Definition, item, f"application {name}")
         except ValueError as error:
             raise SettingsError(f"application {name!r}: the name {error}") from None
-        if not found[name].command:
-            raise SettingsError(f"application {name}: there is no command")
+        if not (found[name].command or found[name].unit):
+            raise SettingsError(f"application {name}: there is neither a command nor a unit")
     return found
 
 

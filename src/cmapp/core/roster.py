@@ -147,6 +147,11 @@ class Roster:
         self._custody.move(self._custody.runs[run_id], pid, start)
         return self._custody.take()
 
+    def identified(self, run_id: str, pid: int, invocation: str) -> list[Effect]:
+        """Take note of the main process of a run that is a unit, and of systemd's name for this start of it."""
+        self._custody.identify(self._custody.runs[run_id], pid, invocation)
+        return self._custody.take()
+
     def beat(self, run_id: str, now: float) -> None:
         """Take note that the application fed its watchdog."""
         self._custody.beat(run_id, now)

@@ -72,7 +72,8 @@ class Run:
     ) -> tuple[Action, ...]:
         """Return what to do about `event` at `now`; raises StateError for what cannot happen.
 
-        `reason` goes with a wanted stop or kill, `detail` with a judgement, `outcome` with the leader's end.
+        `reason` goes with a wanted stop or kill, `detail` with a judgement, or, if more is known than the outcome, with
+        the leader's end; `outcome` with that.
         """
         entry = TABLE[self.state, event]
         if entry is None:
@@ -84,6 +85,7 @@ class Run:
             self.reason, self.detail = JUDGEMENTS.get(event, reason), detail
         if event is Event.LEADER_ENDED and self.ended is None:
             self.outcome, self.ended = outcome, now
+            self.detail = detail if self.reason is Reason.ITSELF else self.detail
         self.ready = self.ready or event is Event.READY
         self._timers.pop(event, None)
         if state is not self.state or event is Event.DEADLINE_PASSED:
@@ -152,7 +154,12 @@ class Run:
     @property
     def says_ready(self) -> bool:
         """Whether readiness is something of its own; else a run is ready as soon as it is launched."""
-        return self._launch.ready is not None or self._launch.kind is not Kind.SIMPLE
+        return self._launch.ready is not None or self._launch.kind is not Kind.SIMPLE or bool(self._launch.unit)
+
+    @property
+    def _comes_up(self) -> bool:
+        """Whether its kind alone asks for readiness; to a unit systemd itself gives its time, by the unit's file."""
+        return self._launch.kind is not Kind.SIMPLE and not self._launch.unit
 
     @property
     def alive(self) -> bool:
@@ -206,7 +213,7 @@ class Run:
     def _arm(self, event: Event, now: float) -> None:
         launch = self._launch
         window: float | None = {
-            Event.UNREADY: launch.ready.timeout if launch.ready else READY_LIMIT if self.says_ready else None,
+            Event.UNREADY: launch.ready.timeout if launch.ready else READY_LIMIT if self._comes_up else None,
             Event.HUNG: launch.watchdog,
             Event.ORPHANED: launch.orphan.timeout,
             Event.DEADLINE_PASSED: launch.stop.timeout if self.state is State.STOPPING else KILL_PATIENCE,

@@ -52,6 +52,7 @@ FEATURES = (
     "readiness",
     "status",
     "tail",
+    "units",
 )
 
 

@@ -115,7 +115,7 @@ class Care:
     def trouble(self) -> str:
         """Why it is not ready, as far as is known: what the last try met."""
         if self._hears_ready:
-            return "it did not say READY=1"
+            return "systemd did not tell that it is active" if self._launch.unit else "it did not say READY=1"
         if self._asks is None or not self._asks.trouble:
             return self._trouble
         command = self._launch.ready is not None and self._launch.ready.probe is Probe.COMMAND
@@ -142,7 +142,7 @@ class Care:
         """Begin: the application runs, and is `ready` already if an earlier server found it so."""
         self._launched = True
         self._resumed = ready
-        waits = self._hears_ready or self._launch.ready or self._launch.kind is Kind.FORKING
+        waits = self._hears_ready or self._launch.ready or self._launch.kind is Kind.FORKING or self._launch.unit
         self._ready = self._ready or ready or not waits
         if self._notices is not None and not self._closed:
             self._notices.start()

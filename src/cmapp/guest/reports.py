@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cmapp.core.charge import Charge
-    from cmapp.guest.execution import Execution
+    from cmapp.guest.launching import AnyExecution
 
 _PHASES = {
     State.STARTING: Phase.STARTING,
@@ -27,7 +27,7 @@ _PHASES = {
 }
 
 
-def report_of(charge: Charge, execution: Execution | None) -> RunReport:
+def report_of(charge: Charge, execution: AnyExecution | None) -> RunReport:
     """Return how the run is now."""
     run, now = charge.run, time.monotonic()
     measured: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def report_of(charge: Charge, execution: Execution | None) -> RunReport:
 
 
 def page_of(
-    charges: Mapping[str, Charge], executions: Mapping[str, Execution], after: str, room: int
+    charges: Mapping[str, Charge], executions: Mapping[str, AnyExecution], after: str, room: int
 ) -> tuple[list[RunReport], bool]:
     """Return reports of the runs `charges`, by name from after `after`, and whether there are more.
 

@@ -22,9 +22,8 @@ from cmapp.core.outcome import Unknown
 from cmapp.core.roster import Roster
 from cmapp.errors import RunError, place_of
 from cmapp.guest import fdstore
-from cmapp.guest.adoption import was_executed
 from cmapp.guest.containment import reap_orphans
-from cmapp.guest.execution import Execution
+from cmapp.guest.launching import adopt, identity_of, is_executed, is_found, prepare
 from cmapp.guest.leftovers import Leftovers
 from cmapp.guest.receipts import Receipts
 from cmapp.guest.reports import page_of, report_of
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from cmapp.guest.client import Client
     from cmapp.guest.containment import Containment
     from cmapp.guest.disk import Disk
+    from cmapp.guest.launching import AnyExecution
     from cmapp.guest.output import Capture
     from cmapp.guest.settings import Settings
 
@@ -68,9 +68,9 @@ class Supervisor:
         self.files = Receipts(disk, settings.state_dir)
         self._loop = loop
         self._around = Surroundings(loop, disk, containment, settings, descriptors)
-        self._around.report_to(self._happened, self._moved, self._beat, self._wrote)
+        self._around.report_to(self._happened, self._moved, self._identified, self._beat, self._wrote)
         self.leaders = self._around.leaders
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[str, AnyExecution] = {}
         self._leftovers = Leftovers(self._around)
         self._effects: deque[Effect] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -212,6 +212,9 @@ class Supervisor:
     def _moved(self, run_id: str, pid: int, start: int) -> None:
         self._carry_out(self.roster.moved(run_id, pid, start))
 
+    def _identified(self, run_id: str, pid: int, invocation: str) -> None:
+        self._carry_out(self.roster.identified(run_id, pid, invocation))
+
     def _beat(self, run_id: str) -> None:
         self.roster.beat(run_id, time.monotonic())
 
@@ -255,14 +258,12 @@ class Supervisor:
     def _spawn(self, effect: do.Spawn) -> None:
         run_id = effect.launch.run_id
         try:
-            execution = Execution.prepare(self._around, effect.launch)
+            execution = prepare(self._around, effect.launch)
         except RunError as error:
             self._carry_out(self.roster.unprepared(run_id, error.code, str(error), time.monotonic(), time.time()))
             return
         self._executions[run_id] = execution
-        if execution.process is not None:
-            pid, start = execution.process.pid, execution.process.start
-            self._carry_out(self.roster.prepared(run_id, pid, start, execution.tree.where))
+        self._carry_out(self.roster.prepared(run_id, *identity_of(execution), execution.tree.where))
 
     def _begin(self, effect: do.Begin) -> None:
         run_id, execution = effect.run_id, self._executions[effect.run_id]
@@ -275,14 +276,14 @@ class Supervisor:
 
     def _adopt(self, effect: do.Adopt) -> None:
         charge = self.roster.charge(effect.run_id)
-        execution = Execution.adopt(self._around, effect)
+        execution = adopt(self._around, effect)
         self._executions[effect.run_id] = execution
         if charge is not None and charge.run.held:
             execution.care.hold(True)
-        if execution.process is not None:
+        if is_found(execution):
             log.info("%s: found as process %d", charge, effect.pid)
             execution.go_on(ready=charge is not None and charge.run.ready)
-            self._carry_out(self.roster.adopted(effect.run_id, executed=was_executed(effect.pid)))
+            self._carry_out(self.roster.adopted(effect.run_id, executed=is_executed(execution)))
         else:
             self._happened(effect.run_id, Event.LEADER_ENDED, outcome=Unknown("it ended while there was no server"))
 

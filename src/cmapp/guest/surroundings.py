@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cmapp.guest.spool import Spool
+from cmapp.guest.systemd import Systemd
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,7 +23,8 @@ class Surroundings:
     `handed` is what the program before us told of each run, `stored` what systemd kept meanwhile: their descriptors.
 
     `descriptors` is the applications' limit of open files, soft and hard. `happened` is told an event of a run,
-    `moved` its new main process, `beat` that it fed its watchdog, `wrote` that it has written something.
+    `moved` its new main process, `identified` that of a unit and systemd's name for its start, `beat`
+    that it fed its watchdog, `wrote` that it has written something.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class Surroundings:
         self.leaders: set[int] = set()
         self.handed: dict[str, Mapping[str, Any]] = {}
         self.stored: dict[str, int] = {}
+        self.systemd = Systemd(loop)
         self.spool = Spool(disk, settings.state_dir, settings.spool_limit)
         self.happened: Callable[..., None]
         self.moved: Callable[[str, int, int], None]
+        self.identified: Callable[[str, int, str], None]
         self.beat: Callable[[str], None]
         self.wrote: Callable[[str], None]
 
@@ -50,8 +54,9 @@ class Surroundings:
         self,
         happened: Callable[..., None],
         moved: Callable[[str, int, int], None],
+        identified: Callable[[str, int, str], None],
         beat: Callable[[str], None],
         wrote: Callable[[str], None],
     ) -> None:
         """Tell what happens by these."""
-        self.happened, self.moved, self.beat, self.wrote = happened, moved, beat, wrote
+        self.happened, self.moved, self.identified, self.beat, self.wrote = happened, moved, identified, beat, wrote

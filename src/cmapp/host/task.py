@@ -115,6 +115,10 @@ def _check_together(settings: Settings, command: Sequence[str]) -> None:
         raise SettingsError("--domain and --second-opinion are two answers to one question: give one of them")
     if settings.second_opinion and not settings.second_opinion[0].startswith("/"):
         raise SettingsError(f"--second-opinion: {settings.second_opinion[0]} is no absolute path")
+    if settings.on_end and not settings.on_end[0].startswith("/"):
+        raise SettingsError(f"--on-end: {settings.on_end[0]} is no absolute path")
+    if settings.resume and not settings.run_id:
+        raise SettingsError("--resume needs the run to return to: give its --run-id")
     if settings.pid_file and settings.type is not Kind.FORKING:
         raise SettingsError("--pid-file is of use with --type forking only: another type knows its main process")
 
