@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmapp.core import checkup, course, lifecycle, session
+from cmapp.core import checkup, course, lifecycle, session, vm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +51,7 @@ PARTS = {
     "lifecycle": mermaid(lifecycle.TABLE),
     "pursuit": mermaid(course.TABLE),
     "session": mermaid(session.TABLE),
+    "vm": mermaid(vm.TABLE),
 }
 
 

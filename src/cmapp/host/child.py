@@ -23,11 +23,7 @@ def spawn(command: Sequence[str], *, stdout: int | None = None, env: Mapping[str
 
     Its standard output is `stdout`, or our standard error. It has PATH, LC_ALL=C and `env`, and is to be reaped.
     """
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            os.set_inheritable(int(entry), int(entry) <= 2)  # noqa: PLR2004 - the three standard streams
-        except OSError:
-            pass  # that was the folder's own
+    keep_descriptors()
     return os.posix_spawn(
         command[0],
         tuple(command),
@@ -40,3 +36,12 @@ def spawn(command: Sequence[str], *, stdout: int | None = None, env: Mapping[str
         setsigmask=(),
         setsigdef=_OURS,
     )
+
+
+def keep_descriptors() -> None:
+    """Have nothing that is started from here on inherit a descriptor of ours beyond the three standard streams."""
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            os.set_inheritable(int(entry), int(entry) <= 2)  # noqa: PLR2004 - the three standard streams
+        except OSError:
+            pass  # that was the folder's own

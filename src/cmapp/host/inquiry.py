@@ -53,8 +53,12 @@ class Inquiry:
 
     welcome: m.Welcome
 
-    def __init__(self, guest: Address, address: Address, context: ssl.SSLContext) -> None:
-        """Prepare to ask the server at `address`, whose certificate must bear the name of `guest`."""
+    def __init__(self, guest: Address, address: Address, context: ssl.SSLContext, *, patience: float = LIMIT) -> None:
+        """Prepare to ask the server at `address`, whose certificate must bear the name of `guest`.
+
+        It has `patience` seconds to welcome us, and as many for each answer, LIMIT at most.
+        """
+        self._patience = min(patience, LIMIT)
         self._guest = guest.host
         self._call = Call(guest.host, address, context, limit=SEND_LIMIT)
         self._heard: deque[m.Message | m.Unrecognized] = deque()
@@ -63,7 +67,7 @@ class Inquiry:
 
     def __enter__(self) -> Self:
         """Connect, prove ourselves, have the guest prove itself, and say hello."""
-        self._deadline = time.monotonic() + LIMIT
+        self._deadline = time.monotonic() + self._patience
         try:
             self._greet()
         except BaseException:
@@ -113,7 +117,7 @@ class Inquiry:
     def _ask(self, request: m.Request, kind: type[M]) -> M:
         if not self._call.spoken:
             raise LocalProtocolError("nothing is asked before the server has welcomed us")
-        self._deadline = time.monotonic() + LIMIT
+        self._deadline = time.monotonic() + self._patience
         return self._answer(request, kind)
 
     def _answer(self, request: m.Request, kind: type[M]) -> M:
@@ -158,5 +162,5 @@ class Inquiry:
 
     def _check_deadline(self) -> None:
         if time.monotonic() >= self._deadline:
-            limit = format_duration(LIMIT)
+            limit = format_duration(self._patience)
             raise LinkError(f"{self._guest} did not answer within {limit}; it may be paused, hung or overloaded")

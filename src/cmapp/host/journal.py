@@ -50,8 +50,13 @@ def takes(descriptor: int, patience: float) -> bool:
 class Journal:
     """Both places, for one subject such as `web on vm1`."""
 
-    def __init__(self, path: str, subject: str, *, syslog: str | None, verbose: bool = False) -> None:
-        """Append to `path`, or standard error if it is empty; `syslog` is a socket. Raises SettingsError."""
+    def __init__(
+        self, path: str, subject: str, *, syslog: str | None, verbose: bool = False, tag: str = "cmappmgr"
+    ) -> None:
+        """Append to `path`, or standard error if it is empty, as the program `tag`; `syslog` is a socket.
+
+        Raises SettingsError.
+        """
         self._path = path or "standard error"
         self._subject = subject
         self._syslog_path = syslog
@@ -60,7 +65,7 @@ class Journal:
         self._fails = False
         self._lines = self._left_out = 0
         self._window = -WINDOW
-        self._tag = f"cmappmgr[{os.getpid()}]"
+        self._tag = f"{tag}[{os.getpid()}]"
         self._head = f'Node "{socket.gethostname()}": {self._tag} {subject}: '
         self._descriptor = _opened(path) if path else STDERR
 
