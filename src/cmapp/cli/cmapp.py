@@ -31,6 +31,8 @@ try:
 
     from cmapp.cli.keyoptions import PATH
     from cmapp.cli.keys import keys_group
+    from cmapp.cli.packages import package_group
+    from cmapp.cli.vm import vm_group
 except ImportError as missing:
     if (missing.name or "").partition(".")[0] == "cmapp":
         raise
@@ -79,6 +81,8 @@ def _cmapp() -> None:
 
 
 _cmapp.add_command(keys_group)
+_cmapp.add_command(vm_group)
+_cmapp.add_command(package_group)
 
 # ---- what is asked of a server -------------------------------------------------------------------------------
 
