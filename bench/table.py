@@ -32,9 +32,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `goal` is the largest good ratio of `ours` to `floor`, None where none is set.
+    """One line of the table. `goal` is the largest good ratio of `ours` to `floor`, `most` the largest good `ours`.
 
-    A value is None where it could not be measured, and `how` then says what to install.
+    Either is None where none is set. A value is None where it could not be measured; `how` then says what to install.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Row:
     goal: float | None
     n: int
     how: str
+    most: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -52,7 +53,9 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the ratio is within the goal."""
+        """Whether the ratio, or the value itself, is within the goal."""
+        if self.most is not None and self.ours is not None:
+            return self.ours <= self.most
         return None if self.ratio is None or self.goal is None else self.ratio <= self.goal
 
     def cells(self) -> tuple[str, ...]:
@@ -60,6 +63,7 @@ class Row:
         shown = (_figure(value, self.unit) for value in (self.ours, self.floor))
         ratio = "-" if self.ratio is None else f"{self.ratio:.2f}x"
         goal = "-" if self.goal is None else f"<={self.goal:g}x"
+        goal = goal if self.most is None else f"<={self.most:g} {self.unit}"
         reached = {None: "-", True: "yes", False: "NO"}[self.reached]
         return (self.name, *shown, ratio, goal, reached, str(self.n), self.how)
 

@@ -72,8 +72,25 @@ class Guest:
         for file in files:
             shutil.copy(file, self._disk / "opt")
 
+    def upgrade(self, wheel: Path, unit: Path) -> None:
+        """Install another server with its unit while the guest is up; the one that runs stays until it is restarted."""
+        rootfs.install(wheel, unit, self._root, self._merged)
+        self.call("systemctl", "daemon-reload")
+
     def boot(self) -> None:
         """Give it power, and wait until its systemd has started all; raises RuntimeError if that takes too long."""
+        self.power_on()
+        deadline = time.monotonic() + BOOT_LIMIT
+        while time.monotonic() < deadline and self.up:
+            if self.call("systemctl", "is-system-running", "--wait").stdout.strip() in {"running", "degraded"}:
+                return
+            time.sleep(PAUSE)
+        console = (self._folder / "console.log").read_text(errors="replace")
+        raise RuntimeError(f"{self.name} does not boot: {console[-500:]}")
+
+    def power_on(self) -> None:
+        """Give it power, and do not wait for what comes of it."""
+        self._wait()  # it may have shut down by itself
         work = self._folder / "work"
         shutil.rmtree(work, ignore_errors=True)  # what a crash left there would keep the layers from being mounted
         work.mkdir()
@@ -87,13 +104,6 @@ class Guest:
         spawn += ["--console=pipe", "--system-call-filter=bpf", "--resolv-conf=off", "--timezone=off"]
         spawn += ["--link-journal=no", f"--bind={self.books}:/books", f"--bind={self.state}:/var/lib/cmappserver"]
         self._spawned = self._site.start(spawn, self._group, stdout=self._folder / "console.log")
-        deadline = time.monotonic() + BOOT_LIMIT
-        while time.monotonic() < deadline and self.up:
-            if self.call("systemctl", "is-system-running", "--wait").stdout.strip() in {"running", "degraded"}:
-                return
-            time.sleep(PAUSE)
-        console = (self._folder / "console.log").read_text(errors="replace")
-        raise RuntimeError(f"{self.name} does not boot: {console[-500:]}")
 
     def call(self, *argv: str, limit: float = CALL_LIMIT) -> subprocess.CompletedProcess[str]:
         """Run a command in all of the guest's namespaces; what cannot be run has a return code that is not 0."""
@@ -123,15 +133,28 @@ class Guest:
 
     def crash(self) -> None:
         """Take its power: everything in it ends at once, without a word to anybody; its disk is kept."""
+        if self._spawned is None:
+            return
         self._plug.cut()  # or the ends of its processes would close their connections
-        grounds.end_group(self._group / "payload")
+        payload = self._group / "payload"
+        grounds.end_group(payload if payload.is_dir() else self._group)  # none yet: it was only just switched on
         self._wait()
+
+    def ask_to_stop(self) -> None:
+        """Press its power button: it begins to stop in order."""
+        if self._spawned is not None:
+            self._spawned.terminate()  # which systemd-nspawn makes an orderly stop
 
     def shut_down(self) -> None:
         """Have it stop in order; one that takes too long loses its power."""
-        if self._spawned is not None:
-            self._spawned.terminate()  # which systemd-nspawn makes an orderly stop
+        self.ask_to_stop()
         self._wait()
+
+    def discard(self) -> None:
+        """Take its power, and throw its disk away, with all that it shared with the host."""
+        self.crash()
+        command("umount", "--lazy", str(self.state))
+        shutil.rmtree(self._folder)
 
     def cut(self) -> None:
         """Let nothing pass on its cable."""

@@ -11,6 +11,9 @@ from pathlib import Path
 
 PREFIX = "10.78.0"
 BRIDGE = "br0"
+# A bridge without an address of its own has that of a port, and another one when that port goes: who knew it would not
+# reach the host for up to a minute.
+HARDWARE = "02:00:00:00:78:01"
 LIMIT = 20.0  # seconds for a command that takes milliseconds
 
 
@@ -22,7 +25,7 @@ class Network:
         command("ip", "netns", "add", name)
         for words in (
             "link set lo up",
-            f"link add {BRIDGE} type bridge",
+            f"link add {BRIDGE} address {HARDWARE} type bridge",
             f"addr add {PREFIX}.1/24 dev {BRIDGE}",
             f"link set {BRIDGE} up",
         ):

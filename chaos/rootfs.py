@@ -1,4 +1,4 @@
-"""The file system that all guests share: a small Debian with systemd and Python, made once and kept.
+"""The file system that all guests share: a small Debian with systemd, Python and PostgreSQL, made once and kept.
 
 It is the lowest, read-only layer of every guest. The invariant: a folder under its final name is whole, because it
 is made under another name, in a file system of its own kind, and renamed when nothing is left to do.
@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3")
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "postgresql")
 SUITE = "bookworm"
 # Nothing of this says anything to a guest, and each takes a part of the half second that it takes to boot.
 MASKED = (
@@ -31,6 +31,11 @@ MASKED = (
     "systemd-tmpfiles-clean.timer",
     "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
+)
+# A database is there for those who ask for it, by its unit postgresql@15-main.service: at boot nobody looks at it.
+DISABLED = (
+    "etc/systemd/system/multi-user.target.wants/postgresql.service",
+    "lib/systemd/system-generators/postgresql-generator",
 )
 BUILD_LIMIT = 900  # seconds, most of it the network's
 ENTRY = """#!/usr/bin/python3
@@ -50,7 +55,7 @@ def cache() -> Path:
 
 def root_file_system() -> Path:
     """Return the guests' root file system, which is made if it is not there; raises RuntimeError with the reason."""
-    recipe = " ".join((SUITE, *PACKAGES, *MASKED))
+    recipe = " ".join((SUITE, *PACKAGES, *MASKED, *DISABLED))
     root = cache() / f"guest-{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     root.parent.mkdir(parents=True, exist_ok=True)
     with (root.parent / "guest.lock").open("w") as lock:
@@ -80,6 +85,8 @@ def _make(root: Path) -> None:
             raise RuntimeError(f"mmdebstrap failed: {done.stdout.strip()[-500:]}")
         for unit in MASKED:
             (made / "etc/systemd/system" / unit).symlink_to("/dev/null")
+        for name in DISABLED:
+            (made / name).unlink()
         for name in ("etc/machine-id", "etc/hostname", "var/lib/dbus/machine-id"):
             (made / name).unlink(missing_ok=True)  # each guest has its own
         (made / "var/log/journal").mkdir(exist_ok=True)  # so that the journal outlives a crash
