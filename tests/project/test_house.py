@@ -11,7 +11,7 @@ import pytest
 import cmapp
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src", "tests", "attack", "bench", "chaos", "demo", "docs", "fuzz", "simulate")
+FOLDERS = ("src", "tests", "attack", "bench", "chaos", "demo", "docs", "fuzz", "simulate", "testbed")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 ONE_SITTING = 330  # lines
 

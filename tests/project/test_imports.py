@@ -36,7 +36,7 @@ BELOW = {  # what a room may import beside itself
     "cmapp.cluster": BELOW_NET | {"cmapp.host", "cmapp.keys"},
     "cmapp.cli": BELOW_NET | {"cmapp.guest", "cmapp.host", "cmapp.keys", "cmapp.cluster"},
 }
-PURE = {"__future__", "binascii", "enum", "heapq", "json", "math"}
+PURE = {"__future__", "binascii", "enum", "heapq", "json", "math", "struct"}
 WORLDLY = {"open", "print", "input", "exec", "eval", "__import__"}
 EXITS = {"sys.exit", "os._exit", "os.abort", "SystemExit", "exit", "quit"}
 THREADS = {"threading", "_thread", "concurrent", "multiprocessing", "run_in_executor", "to_thread"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 MANUALS = Path(sysconfig.get_path("data")) / "share" / "man"
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "reliability.md", ROOT / "docs" / "operations.md"]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{page}.md" for page in ("migration", "operations", "reliability"))]
 SECTIONS = {"cmapp": 1, "cmappmgr": 1, "cmappserver": 8}
 WIDE = "1000"  # columns, so that nothing is broken across lines
 
 
+@functools.cache
 def said(*command: str | Path) -> str:
     """Run a command and return its standard output, without overstriking."""
     done = subprocess.run(command, env={**os.environ, "COLUMNS": WIDE}, stdout=subprocess.PIPE, text=True, check=True)

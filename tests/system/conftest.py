@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.system.agents import nodes_of
 from tests.system.bed import Bed
 from tests.system.books import Book
 from tests.system.commands import check_for_defects
@@ -13,8 +14,10 @@ from tests.system.keys import Keys
 from tests.system.server import Server, end_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.system.agents import Node
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,10 @@ def bed(tmp_path: Path, keys: Keys, common_server: Server) -> Iterator[Bed]:
 def book(tmp_path: Path) -> Book:
     """The life book of the test's application."""
     return Book(tmp_path)
+
+
+@pytest.fixture
+def make(bed: Bed, tmp_path: Path) -> Iterator[Callable[..., Node]]:
+    """A function that makes hosts of a cluster, each with one resource of the application's agent."""
+    with nodes_of(bed, tmp_path) as made:
+        yield made
