@@ -177,6 +177,8 @@ ASKED = [
     (["--as", "node8", "--", "/bin/sleep", "5"], 1, "node8 would be refused: no rule names that manager"),
     (["--as", "node9", "--name", "mail"], 0, "node9 may launch mail as the server's own user, by rule 2 (readers): "),
     (["--as", "node9", "--name", "mail", "--user", "root"], 1, "must not bring its own user"),
+    (["--as", "node1", "--unit", "nginx"], 1, "node1 would be refused: rule 1 (sleepers): it is not for an appl"),
+    (["--as", "node1", "--name", "nap-1", "--unit", "nginx"], 1, "it has no such unit: nginx.service"),
 ]
 
 
@@ -186,6 +188,15 @@ def test_what_would_happen(rules: Path, words: list[str], code: int, text: str) 
     done = run([SERVER, "--config", str(rules), "--check", *words])
     assert (done.returncode, done.stderr) == (code, "")
     assert text in done.stdout
+
+
+def test_what_would_happen_to_a_unit(tmp_path: Path) -> None:
+    """Units are asked about like commands."""
+    rules = tmp_path / "units.conf"
+    rules.write_text('[[allow]]\nmanagers = "node1"\nunits = "postgresql@*.service"\n')
+    done = run([SERVER, "--config", str(rules), "--check", "--as", "node1", "--unit", "postgresql@15-main"])
+    said = "node1 may launch postgresql@15-main as a unit of systemd's, by rule 1: postgresql@15-main.service\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
 
 
 WRONG = {

@@ -11,6 +11,7 @@ from cmapp.cli.arguments import Parser, parser_for, settings_of, split
 from cmapp.core.messages import Launch
 from cmapp.core.policy import Denied
 from cmapp.core.text import printable
+from cmapp.core.unitname import application_name
 from cmapp.errors import CmappError, SettingsError
 from cmapp.guest import privilege, statefolder
 from cmapp.guest.server import HEEDED, Server
@@ -66,9 +67,9 @@ def _check_launch(settings: Settings, command: Sequence[str]) -> int:
     """Say what would become of a launch, by the policy alone: nothing is launched, and nobody is asked."""
     if not (settings.check and settings.as_):
         raise SettingsError("a command is of use with --check --as HOST only (see cmappserver --help)")
-    name = settings.name or "".join(command[:1]).rpartition("/")[2]
+    name = settings.name or application_name(settings.unit) or "".join(command[:1]).rpartition("/")[2]
     try:
-        launch = Launch(0, name, NO_RUN_ID, tuple(command), user=settings.user or None)
+        launch = Launch(0, name, NO_RUN_ID, tuple(command), user=settings.user or None, unit=settings.unit)
     except ValueError as error:
         raise SettingsError(f"nobody can launch that: {error}; give --name") from None
     decision = settings.policy().decide(settings.as_, launch)
@@ -77,7 +78,9 @@ def _check_launch(settings: Settings, command: Sequence[str]) -> int:
         return FAILED
     allowed = decision.launch
     user = f"user {allowed.user}" if allowed.user else "the server's own user"
-    shown = " ".join(map(quote, allowed.argv))
+    if allowed.unit:
+        user = "a unit of systemd's"
+    shown = allowed.unit or " ".join(map(quote, allowed.argv))
     print(printable(f"{settings.as_} may launch {name} as {user}, by {decision.rule}: {shown}"))
     return STOPPED
 

@@ -7,6 +7,7 @@ from cmapp.core.messages import OUTPUT_CHUNK
 from cmapp.core.options import Option, duration, whole
 from cmapp.core.policy import Policy, Rule, applications, rules
 from cmapp.core.record import Record, field
+from cmapp.core.unitname import full_name
 from cmapp.errors import SettingsError
 from cmapp.net.address import Address, parse_listen_address
 
@@ -123,6 +124,11 @@ class Settings(Record):
         checks.text,
         default="",
         about=Option("USER", "with --as: as USER", shown="default none is named", in_file=False),
+    )
+    unit: str = field(
+        full_name,
+        default="",
+        about=Option("NAME", "with --as: the unit NAME, not a command", shown="default none", in_file=False),
     )
     upgrade: bool = field(
         checks.flag,
