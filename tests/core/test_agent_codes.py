@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cmapp.cluster.codes import CAUSES, REFUSALS, Code, Unreached, code_of, code_of_start
+from cmapp.agent.codes import CAUSES, REFUSALS, Code, code_of, code_of_start
+from cmapp.cluster.unreached import Unreached
 from cmapp.core.messages import Refusal
 from cmapp.core.outcome import (
     SIGNAL_LAST,

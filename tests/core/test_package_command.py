@@ -8,8 +8,8 @@ import pytest
 
 from cmapp.cluster.command import manager_words, vm_words
 from cmapp.core.options import options_of
-from cmapp.host import vmsettings
 from cmapp.host.settings import Settings
+from cmapp.vm import settings as vmsettings
 from tests.core.package_texts import GOOD, changed, heard, read
 
 if TYPE_CHECKING:

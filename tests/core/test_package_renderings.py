@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cmapp.cluster import serviceguard, systemd
 from cmapp.errors import SettingsError
-from cmapp.host import vmsettings
 from cmapp.host.settings import Settings
+from cmapp.vm import settings as vmsettings
 from tests.core.package_texts import GOOD, PATH, changed, heard, read
 
 # ---- Serviceguard ------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cmapp.cluster.actions import ACTIONS
-from cmapp.cluster.codes import Code, Unreached
-from cmapp.cluster.resource import OURS, PARAMETERS
+from cmapp.agent.actions import ACTIONS
+from cmapp.agent.codes import Code
+from cmapp.agent.resource import OURS, PARAMETERS
+from cmapp.cluster.unreached import Unreached
 from cmapp.core.options import options_of
 from cmapp.host.settings import Settings
 

@@ -33,8 +33,10 @@ BELOW = {  # what a room may import beside itself
     "cmapp.guest": BELOW_NET,
     "cmapp.host": BELOW_NET,
     "cmapp.keys": BELOW_NET,
-    "cmapp.cluster": BELOW_NET | {"cmapp.host", "cmapp.keys"},
-    "cmapp.cli": BELOW_NET | {"cmapp.guest", "cmapp.host", "cmapp.keys", "cmapp.cluster"},
+    "cmapp.vm": BELOW_NET | {"cmapp.host"},
+    "cmapp.cluster": BELOW_NET | {"cmapp.host", "cmapp.keys", "cmapp.vm"},
+    "cmapp.agent": BELOW_NET | {"cmapp.host", "cmapp.keys", "cmapp.vm", "cmapp.cluster"},
+    "cmapp.cli": BELOW_NET | {f"cmapp.{room}" for room in ("guest", "host", "keys", "vm", "cluster", "agent")},
 }
 PURE = {"__future__", "binascii", "enum", "heapq", "json", "math", "struct"}
 WORLDLY = {"open", "print", "input", "exec", "eval", "__import__"}

@@ -261,7 +261,7 @@ class Service:
 def migration(source: Bed, target: Bed, name: str) -> list[str]:
     """Return the command that migrates a domain from one bed to the other, which share this machine's network."""
     there = f"qemu+unix:///system?socket={target.root}/run/libvirt/libvirt-sock"
-    words = (sys.executable, "-P", "-m", "cmapp.host.domain", "migrate", URI, name, there)
+    words = (sys.executable, "-P", "-m", "cmapp.vm.domain", "migrate", URI, name, there)
     return source.inside(*words, "tcp://127.0.0.1:49731", "unsafe")
 
 

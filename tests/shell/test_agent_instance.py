@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import cmapp
-from cmapp.cluster.instance import LINE, Instance, wait_for
-from cmapp.cluster.ocf import AgentError
+from cmapp.agent.instance import LINE, Instance, wait_for
+from cmapp.agent.ocf import AgentError
 from tests.shell.small_disk import SmallDisk
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SOON = 20.0  # seconds
 SOURCE = str(Path(cmapp.__file__).parents[1])
 TURN = """
 import sys
-from cmapp.cluster.instance import Instance
+from cmapp.agent.instance import Instance
 Instance(sys.argv[1], "db").take_turn()
 print("mine", flush=True)
 sys.stdin.read()
@@ -221,13 +221,13 @@ def test_words_have_room(instance: Instance) -> None:
 def test_a_monitor_is_cheap(instance: Instance, runs: bool) -> None:  # noqa: FBT001
     """It loads nothing of networks, keys, settings or JSON, whether it finds it running or finds nothing."""
     pid = begin(instance) if runs else 0
-    code = "import os; from cmapp.cluster.agent import main; os._exit(main('monitor', os.environ))"
+    code = "import os; from cmapp.agent.application import main; os._exit(main('monitor', os.environ))"
     environ = {"PYTHONPATH": SOURCE, "HA_RSCTMP": instance.folder.rpartition("/")[0], "OCF_RESOURCE_INSTANCE": "db"}
     command = [sys.executable, "-X", "importtime", "-c", code]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == (0 if runs else 7)
-    assert "cmapp.cluster.agent" in loaded
+    assert "cmapp.agent.application" in loaded
     assert not loaded & {"ssl", "json", "socket", "re", "subprocess", "typing", "cmapp.host.settings", "cmapp.core"}
     if pid:
         ended(instance, pid)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cmapp.cluster.instance import Instance, wait_for
+from cmapp.agent.instance import Instance, wait_for
 from cmapp.core import messages as m
 from tests.shell.manager_bed import Guest
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RUN = "9f1c2f0e-6c1b-4f43-8f0a-2f4c3b0d7a11"
-STOP = "import os, sys; from cmapp.cluster.agent import main; os._exit(main('stop', os.environ))"
+STOP = "import os, sys; from cmapp.agent.application import main; os._exit(main('stop', os.environ))"
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from cmapp.agent.actions import ACTIONS
+from cmapp.agent.control import _on_end
+from cmapp.agent.failcount import evening
+from cmapp.agent.instance import Instance
+from cmapp.agent.ocf import Call, Code, conduct
+from cmapp.agent.resource import OURS, Resource
 from cmapp.cli import agentlinks
-from cmapp.cluster.actions import ACTIONS
-from cmapp.cluster.control import _on_end
-from cmapp.cluster.failcount import evening
-from cmapp.cluster.instance import Instance
-from cmapp.cluster.ocf import Call, Code, conduct
-from cmapp.cluster.resource import OURS, Resource
 from cmapp.core.options import options_of
 from cmapp.errors import SettingsError
 from cmapp.host.settings import Settings

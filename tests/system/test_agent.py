@@ -179,7 +179,7 @@ def test_a_host_without_the_program(make: Make, tmp_path: Path) -> None:
     node = make()
     hidden = f"import sys; sys.executable = '{tmp_path}/python'; sys.argv[0] = '{tmp_path}/x'\n"
     hidden += f"import sysconfig; sysconfig.get_path = lambda name: '{tmp_path}'\n"
-    run = "import os; from cmapp.cluster.agent import main; os._exit(main(%r, os.environ))"
+    run = "import os; from cmapp.agent.application import main; os._exit(main(%r, os.environ))"
     codes = [
         os.waitstatus_to_exitcode(
             os.waitpid(

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cmapp.cluster import cib, vmresource
-from cmapp.cluster import resource as resource_agent
+from cmapp.agent import resource as resource_agent
+from cmapp.agent import vmresource
+from cmapp.cluster import cib
 from cmapp.cluster.pacemaker import render, sections
 from cmapp.cluster.parameters import text_of, value_of
 from cmapp.cluster.primitives import machine_id, service_id

@@ -44,17 +44,17 @@ def _run(words: list[str]) -> int:
 
 def _agent(name: str) -> Callable[[str, Mapping[str, str]], int]:
     if name == "vm":
-        from cmapp.cluster import vmagent  # noqa: PLC0415 - the other agent has no use for it
+        from cmapp.agent import vm as vmagent  # noqa: PLC0415 - the other agent has no use for it
 
         return vmagent.main
-    from cmapp.cluster import agent  # noqa: PLC0415 - the same
+    from cmapp.agent import application as agent  # noqa: PLC0415 - the same
 
     return agent.main
 
 
 def _broken(action: str, error: Exception) -> int:
     """Say that nothing can be done here, or that nothing need be, where nothing was ever started."""
-    from cmapp.cluster.ocf import Call  # noqa: PLC0415 - see above
+    from cmapp.agent.ocf import Call  # noqa: PLC0415 - see above
 
     call = Call(action, os.environ)
     call.error(f"cmapp is not installed as it should be: {type(error).__name__}: {error}")

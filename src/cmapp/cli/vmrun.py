@@ -21,17 +21,17 @@ from cmapp.core.reading import Reading, Word
 from cmapp.core.vigil import FORCE_LIMIT, KILL_LIMIT
 from cmapp.core.vmending import Cause, Ending
 from cmapp.errors import CmappError, SettingsError, internal_error
-from cmapp.host.heartbeat import Heartbeat
 from cmapp.host.journal import SYSLOG_SOCKET, Journal
-from cmapp.host.means import means_of
-from cmapp.host.vm import Service
-from cmapp.host.vmreport import Reporter
-from cmapp.host.vmsettings import Settings
-from cmapp.host.vmstate import LIMIT, URI, state_by_command, state_of_domain
-from cmapp.host.vmwatcher import Watcher, wait_for
 from cmapp.net.address import parse_address, parse_guest
 from cmapp.net.identity import Role
 from cmapp.net.keyring import Keyring
+from cmapp.vm.heartbeat import Heartbeat
+from cmapp.vm.means import means_of
+from cmapp.vm.report import Reporter
+from cmapp.vm.service import Service
+from cmapp.vm.settings import Settings
+from cmapp.vm.state import LIMIT, URI, state_by_command, state_of_domain
+from cmapp.vm.watcher import Watcher, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

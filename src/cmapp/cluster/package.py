@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 
-from cmapp.cluster.codes import Unreached
+from cmapp.cluster.unreached import Unreached
 from cmapp.core import checks, values
 from cmapp.core.options import Option, duration
 from cmapp.core.pursuit import KILL_MARGIN

@@ -1,4 +1,4 @@
-"""A libvirt domain, asked and acted upon: `python -m cmapp.host.domain VERB URI DOMAIN [ARGUMENT...]`.
+"""A libvirt domain, asked and acted upon: `python -m cmapp.vm.domain VERB URI DOMAIN [ARGUMENT...]`.
 
 A call of libvirt waits for as long as its daemon does, and there is no taking it back, so each question is a process
 of its own (see errand.py) that says on lines what libvirt said: `state`, `note`, `agent`, and at the end `done`,
@@ -27,7 +27,7 @@ AGENT_PATIENCE = 5  # seconds for the guest's agent to answer
 
 def argv(verb: str, uri: str, domain: str, *arguments: str) -> list[str]:
     """Return the command that does `verb` to `domain`."""
-    return [sys.executable, "-P", "-m", "cmapp.host.domain", verb, uri, domain, *arguments]
+    return [sys.executable, "-P", "-m", "cmapp.vm.domain", verb, uri, domain, *arguments]
 
 
 def say(*fields: str) -> None:
@@ -212,7 +212,7 @@ def migrate(hypervisor: Hypervisor, target: str, uri: str = "", options: str = "
 
 def watch(hypervisor: Hypervisor) -> None:
     """Say how the domain is, at each change and every BEAT, until libvirt is lost or nobody listens."""
-    from cmapp.host.domainevents import listen  # noqa: PLC0415 - only this listens
+    from cmapp.vm.events import listen  # noqa: PLC0415 - only this listens
 
     listen(hypervisor, say)
 

@@ -14,7 +14,7 @@ from cmapp.host.child import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cmapp.cluster.ocf import Call
+    from cmapp.agent.ocf import Call
 
 SETTLED = 0.2  # seconds from the failure, after which it is surely counted
 

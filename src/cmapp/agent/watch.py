@@ -12,13 +12,13 @@ import socket
 import struct
 import time
 
-from cmapp.cluster.instance import wait_for
+from cmapp.agent.instance import wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cmapp.cluster.instance import Instance
+    from cmapp.agent.instance import Instance
 
 LONGEST = 4096  # bytes of a datagram
 _CREDENTIALS = struct.Struct("iII")  # pid, user, group

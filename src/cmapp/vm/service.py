@@ -21,12 +21,12 @@ from cmapp.host.halts import DISMISSAL, Halts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cmapp.core.vmending import Ending
-    from cmapp.host.emulator import Emulator
-    from cmapp.host.errand import Errand
-    from cmapp.host.heartbeat import Heartbeat
-    from cmapp.host.means import CommandSet, Libvirt
-    from cmapp.host.vmreport import Reporter
-    from cmapp.host.vmsettings import Settings
+    from cmapp.vm.emulator import Emulator
+    from cmapp.vm.errand import Errand
+    from cmapp.vm.heartbeat import Heartbeat
+    from cmapp.vm.means import CommandSet, Libvirt
+    from cmapp.vm.report import Reporter
+    from cmapp.vm.settings import Settings
 
 SILENT_LIMIT = 10.0  # seconds without a word from libvirt, of which one comes every two
 LOOK_EVERY = 1.0  # seconds from one look at the host's processes to the next

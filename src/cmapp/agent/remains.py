@@ -16,7 +16,7 @@ from cmapp.net.keyring import Keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cmapp.cluster.resource import Resource
+    from cmapp.agent.resource import Resource
     from cmapp.core.messages import RunReport
 
 

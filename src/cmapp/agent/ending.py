@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cmapp.cluster.instance import Instance
+    from cmapp.agent.instance import Instance
 
 RESULT, STARTING, FAILED, LOG = "result", "starting", "failed", "log"
 FAILURES = ("exited", "signaled", "unhealthy", "unknown", "not-started", "refused", "failed")  # of the application

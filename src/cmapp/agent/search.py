@@ -11,13 +11,14 @@ from __future__ import annotations
 import signal
 import time
 
-from cmapp.cluster.codes import Code, Unreached
-from cmapp.cluster.ending import RESULT, unmark
-from cmapp.cluster.failcount import failing
-from cmapp.cluster.ocf import AgentError
-from cmapp.cluster.remains import find, guest_is_down
-from cmapp.cluster.resource import Resource
-from cmapp.cluster.watch import Watch
+from cmapp.agent.codes import Code
+from cmapp.agent.ending import RESULT, unmark
+from cmapp.agent.failcount import failing
+from cmapp.agent.ocf import AgentError
+from cmapp.agent.remains import find, guest_is_down
+from cmapp.agent.resource import Resource
+from cmapp.agent.watch import Watch
+from cmapp.cluster.unreached import Unreached
 from cmapp.core.messages import Phase
 from cmapp.errors import LinkError, SettingsError, TrustError
 from cmapp.host.child import spawn
@@ -26,8 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cmapp.cluster.instance import Instance
-    from cmapp.cluster.ocf import Call
+    from cmapp.agent.instance import Instance
+    from cmapp.agent.ocf import Call
 
 ASK_EVERY = 0.2  # seconds between two questions
 GONE_WITHIN = 60.0  # seconds for a run to be gone that is being stopped, where the cluster does not say how long

@@ -14,15 +14,15 @@ from cmapp.core.reading import Reading, Word, read, read_command
 from cmapp.core.record import Record
 from cmapp.core.vigil import FORCE_LIMIT, QUESTION_LIMIT
 from cmapp.errors import SettingsError
-from cmapp.host import domain
-from cmapp.host.emulator import Look, look
-from cmapp.host.errand import Errand
+from cmapp.vm import domain
+from cmapp.vm.emulator import Look, look
+from cmapp.vm.errand import Errand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cmapp.host.vmsettings import Settings
+    from cmapp.vm.settings import Settings
 
 STATE_LIMIT = 10.0  # seconds for one look at the machine
 SHUT_DOWN_LIMIT = 10.0  # seconds for libvirt to pass a request to shut down on

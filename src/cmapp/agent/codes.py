@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import enum
 
+from cmapp.cluster.unreached import Unreached
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -26,14 +28,6 @@ class Code(enum.IntEnum):
     CONFIGURED = 6  # tried nowhere
     NOT_RUNNING = 7
     DEGRADED = 190  # it runs, but somebody should have a look
-
-
-class Unreached(enum.Enum):
-    """What to do when the guest cannot be reached: fail the guest's resource, wait for it, or fail."""
-
-    GUEST = "guest"
-    WAIT = "wait"
-    FAIL = "fail"
 
 
 # By the `cause` in cmappmgr's result; an exit with 0, a refusal and an unreachable guest have more to say.

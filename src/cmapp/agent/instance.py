@@ -15,7 +15,7 @@ import select
 import signal
 import struct
 
-from cmapp.cluster.ocf import LOCK, PREFIX, AgentError, Code
+from cmapp.agent.ocf import LOCK, PREFIX, AgentError, Code
 from cmapp.host.child import PATH, keep_descriptors
 
 TYPE_CHECKING = False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.control import migrate_from, migrate_to, start
-from cmapp.cluster.metadata import Action, metadata
-from cmapp.cluster.ocf import Actions, AgentError, Call, say
-from cmapp.cluster.resource import PARAMETERS, Resource
-from cmapp.cluster.stopping import stop
+from cmapp.agent.codes import Code
+from cmapp.agent.control import migrate_from, migrate_to, start
+from cmapp.agent.metadata import Action, metadata
+from cmapp.agent.ocf import Actions, AgentError, Call, say
+from cmapp.agent.resource import PARAMETERS, Resource
+from cmapp.agent.stopping import stop
 from cmapp.net.identity import Role
 from cmapp.net.keyfolder import check_keys
 

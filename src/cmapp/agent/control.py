@@ -11,8 +11,8 @@ from __future__ import annotations
 import shlex
 import signal
 
-from cmapp.cluster.codes import Code, Unreached, code_of, code_of_start
-from cmapp.cluster.ending import (
+from cmapp.agent.codes import Code, code_of, code_of_start
+from cmapp.agent.ending import (
     FAILED,
     LOG,
     RESULT,
@@ -24,11 +24,12 @@ from cmapp.cluster.ending import (
     result_of,
     unmark,
 )
-from cmapp.cluster.failcount import failing
-from cmapp.cluster.instance import Instance, wait_for
-from cmapp.cluster.ocf import AgentError, Call
-from cmapp.cluster.resource import Resource
-from cmapp.cluster.watch import Watch
+from cmapp.agent.failcount import failing
+from cmapp.agent.instance import Instance, wait_for
+from cmapp.agent.ocf import AgentError, Call
+from cmapp.agent.resource import Resource
+from cmapp.agent.watch import Watch
+from cmapp.cluster.unreached import Unreached
 from cmapp.errors import CmappError
 from cmapp.host.task import new_run_id
 

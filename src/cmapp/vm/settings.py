@@ -14,8 +14,8 @@ from cmapp.core.record import Record, field
 from cmapp.core.vigil import Rules
 from cmapp.host.settings import Settings as ManagerSettings
 from cmapp.host.values import address as address_text
-from cmapp.host.vmstate import URI
 from cmapp.net.address import parse_guest
+from cmapp.vm.state import URI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import os
 
 from cmapp.core.duration import format_duration
 from cmapp.core.reading import Reading, Word, read, read_command
-from cmapp.host import domain, emulator
-from cmapp.host.errand import Errand
+from cmapp.vm import domain, emulator
+from cmapp.vm.errand import Errand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

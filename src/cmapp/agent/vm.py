@@ -7,9 +7,9 @@ kernel keeps. The invariant: a monitor starts and stops no machine.
 
 from __future__ import annotations
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.instance import Instance
-from cmapp.cluster.ocf import Call, conduct
+from cmapp.agent.codes import Code
+from cmapp.agent.instance import Instance
+from cmapp.agent.ocf import Call, conduct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def main(action: str, environ: Mapping[str, str]) -> int:
     """Carry out `action` as `environ` says, and return the code to exit with."""
     if action == "monitor":
         return conduct(action, environ, {"monitor": monitor}, USAGE)
-    from cmapp.cluster.vmcontrol import ACTIONS  # noqa: PLC0415 - which a monitor does not need
+    from cmapp.agent.vmcontrol import ACTIONS  # noqa: PLC0415 - which a monitor does not need
 
     return conduct(action, environ, ACTIONS, USAGE)
 
@@ -32,6 +32,6 @@ def monitor(call: Call) -> Code:
     instance = Instance(call.folder, call.instance)
     if instance.lives:
         return Code.SUCCESS
-    from cmapp.cluster.vmcontrol import look_closer  # noqa: PLC0415 - which a quiet monitor does not need
+    from cmapp.agent.vmcontrol import look_closer  # noqa: PLC0415 - which a quiet monitor does not need
 
     return look_closer(call, instance)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import signal
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.ending import FAILED, FAILURES, STARTING, is_marked, is_told_gone, mark, result_of, unmark
-from cmapp.cluster.failcount import make_even
-from cmapp.cluster.instance import Instance, wait_for
+from cmapp.agent.codes import Code
+from cmapp.agent.ending import FAILED, FAILURES, STARTING, is_marked, is_told_gone, mark, result_of, unmark
+from cmapp.agent.failcount import make_even
+from cmapp.agent.instance import Instance, wait_for
 from cmapp.errors import CmappError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cmapp.cluster.ocf import Call
+    from cmapp.agent.ocf import Call
 
 _BEFORE = ("failed", "refused", "not-started")
 
@@ -50,7 +50,7 @@ def stop(call: Call) -> Code:
 
 def _look_for(call: Call, instance: Instance, run_id: str, result: dict[str, Any]) -> None:
     """Return when nothing of the run is left, or nobody can be asked."""
-    from cmapp.cluster.search import Search  # noqa: PLC0415 - what it needs takes its time to load
+    from cmapp.agent.search import Search  # noqa: PLC0415 - what it needs takes its time to load
 
     try:
         search = Search(call, instance, run_id, result)

@@ -13,18 +13,18 @@ import shlex
 import signal
 import time
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.ending import FAILED, LOG, RESULT, STARTING, is_marked, last_words, mark, unmark
-from cmapp.cluster.failcount import make_even
-from cmapp.cluster.instance import PREFIX, Instance, wait_for
-from cmapp.cluster.metadata import Action, metadata
-from cmapp.cluster.ocf import Actions, AgentError, Call, say
-from cmapp.cluster.vmresource import PARAMETERS, Machine
-from cmapp.cluster.watch import Watch
+from cmapp.agent.codes import Code
+from cmapp.agent.ending import FAILED, LOG, RESULT, STARTING, is_marked, last_words, mark, unmark
+from cmapp.agent.failcount import make_even
+from cmapp.agent.instance import PREFIX, Instance, wait_for
+from cmapp.agent.metadata import Action, metadata
+from cmapp.agent.ocf import Actions, AgentError, Call, say
+from cmapp.agent.vmresource import PARAMETERS, Machine
+from cmapp.agent.watch import Watch
 from cmapp.core.reading import Word
 from cmapp.errors import CmappError
-from cmapp.host import emulator
-from cmapp.host.errand import Errand
+from cmapp.vm import emulator
+from cmapp.vm.errand import Errand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

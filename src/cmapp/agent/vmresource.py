@@ -10,19 +10,19 @@ import importlib.util
 import os
 import sys
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.metadata import Parameter, parameters_of
-from cmapp.cluster.ocf import AgentError, flag
+from cmapp.agent.codes import Code
+from cmapp.agent.metadata import Parameter, parameters_of
+from cmapp.agent.ocf import AgentError, flag
 from cmapp.core.options import options_of, settle
 from cmapp.core.readiness import parse_words
-from cmapp.host import domain
-from cmapp.host.means import means_of
-from cmapp.host.vmsettings import Settings
-from cmapp.host.vmstate import LIMIT, state_by_command, state_of_domain
+from cmapp.vm import domain
+from cmapp.vm.means import means_of
+from cmapp.vm.settings import Settings
+from cmapp.vm.state import LIMIT, state_by_command, state_of_domain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cmapp.cluster.ocf import Call
+    from cmapp.agent.ocf import Call
     from cmapp.core.reading import Reading
 
 OURS = ("alone", "adopt", "result", "on_end")  # settings that the agent says itself

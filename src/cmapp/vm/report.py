@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cmapp.core.vigil import Vigil
     from cmapp.core.vmending import Ending
     from cmapp.host.journal import Journal
-    from cmapp.host.vmsettings import Settings
+    from cmapp.vm.settings import Settings
 
 _ASKED = (Cause.STOPPED, Cause.LEFT)
 _WARNED = (State.STALLED, State.QUESTIONED, State.DOUBTFUL, State.GONE, State.FORCING, State.KILLING, State.PAUSED)

@@ -13,7 +13,7 @@ from cmapp.core.reading import Reading, Word
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cmapp.host.domain import Hypervisor
+    from cmapp.vm.domain import Hypervisor
 
 BEAT = 2000  # milliseconds from one look to the next
 KEEPALIVE = (5, 2)  # seconds between two questions to the daemon, and how many it may leave unanswered

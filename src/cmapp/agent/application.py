@@ -7,9 +7,9 @@ monitor connects to nobody, and starts nothing but a manager for a run that has 
 
 from __future__ import annotations
 
-from cmapp.cluster.codes import Code
-from cmapp.cluster.instance import Instance
-from cmapp.cluster.ocf import Actions, Call, conduct
+from cmapp.agent.codes import Code
+from cmapp.agent.instance import Instance
+from cmapp.agent.ocf import Actions, Call, conduct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def main(action: str, environ: Mapping[str, str]) -> int:
     """Carry out `action` as `environ` says, and return the code to exit with."""
     actions: Actions = {"monitor": monitor}
     if action == "stop":
-        from cmapp.cluster.stopping import stop  # noqa: PLC0415 - each has its own to load
+        from cmapp.agent.stopping import stop  # noqa: PLC0415 - each has its own to load
 
         actions = {"stop": stop}
     elif action != "monitor":
-        from cmapp.cluster.actions import ACTIONS  # noqa: PLC0415 - the same
+        from cmapp.agent.actions import ACTIONS  # noqa: PLC0415 - the same
 
         actions = ACTIONS
     return conduct(action, environ, actions, USAGE)
@@ -42,6 +42,6 @@ def monitor(call: Call) -> Code:
         return Code.SUCCESS
     if instance.told() is None:
         return Code.NOT_RUNNING
-    from cmapp.cluster.control import look_closer  # noqa: PLC0415 - which a quiet monitor does not need
+    from cmapp.agent.control import look_closer  # noqa: PLC0415 - which a quiet monitor does not need
 
     return look_closer(call, instance)

@@ -11,10 +11,11 @@ import os
 import shlex
 import sys
 
-from cmapp.cluster.codes import Code, Unreached
-from cmapp.cluster.metadata import Parameter, parameters_of
-from cmapp.cluster.ocf import AgentError
+from cmapp.agent.codes import Code
+from cmapp.agent.metadata import Parameter, parameters_of
+from cmapp.agent.ocf import AgentError
 from cmapp.cluster.parameters import value_of
+from cmapp.cluster.unreached import Unreached
 from cmapp.core.options import options_of, settle
 from cmapp.core.readiness import parse_words
 from cmapp.errors import SettingsError
@@ -27,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cmapp.cluster.ocf import Call
+    from cmapp.agent.ocf import Call
     from cmapp.net.address import Address
 
 OURS = ("run_id", "resume", "result", "on_end", "detach_on_signal")  # settings that the agent says itself

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from cmapp.cluster.codes import Code
+from cmapp.agent.codes import Code
 from cmapp.errors import CmappError, SettingsError, internal_error
 
 TYPE_CHECKING = False

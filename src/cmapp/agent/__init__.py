@@ -1,0 +1,1 @@
+"""The resource agents of Pacemaker: ocf:cmapp:application and ocf:cmapp:vm."""
