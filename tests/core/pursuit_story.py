@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import strategies as st
 
 from cmapp.core.outcome import Detached, Exited, Failed, NotStarted, Reason, Receipt, Refused, Unreachable, Verdict
 from cmapp.core.pursuit import Action, Event, Patience, Pursuit, State
@@ -35,6 +36,18 @@ WAYS: dict[State, list[Event]] = {
     S.REATTACHING: BACK,
     S.CONCLUDED: [E.BROKEN],
 }
+
+
+TICK = 1 / 1024  # everything below is a multiple of it, so that sums are exact
+SECONDS = st.integers(1, 60 * 1024).map(lambda ticks: ticks * TICK)
+PATIENCES = st.builds(
+    Patience,
+    poll_interval=SECONDS,
+    poll_timeout=SECONDS,
+    connect_timeout=SECONDS,
+    stop_timeout=SECONDS,
+    link_timeout=SECONDS,
+)
 
 
 # A story is what happens at which second, and what comes of it. None as event is a look at the clock.

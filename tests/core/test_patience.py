@@ -21,22 +21,9 @@ from cmapp.core.pursuit import (
     Pursuit,
     State,
 )
-from tests.core.pursuit_story import GONE, RECEIPT
+from tests.core.pursuit_story import GONE, PATIENCES, RECEIPT, SECONDS
 
 A, E, S = Action, Event, State
-TICK = 1 / 1024  # everything below is a multiple of it, so that sums are exact
-SECONDS = st.integers(1, 60 * 1024).map(lambda ticks: ticks * TICK)
-PATIENCES = st.builds(
-    Patience,
-    poll_interval=SECONDS,
-    poll_timeout=SECONDS,
-    connect_timeout=SECONDS,
-    stop_timeout=SECONDS,
-    link_timeout=SECONDS,
-)
-WITH_COUNSEL = st.builds(
-    lambda patience, asks, pause: patience.replace(asks=asks, pause_timeout=pause), PATIENCES, st.booleans(), SECONDS
-)
 
 
 def launching(patience: Patience) -> Pursuit:
