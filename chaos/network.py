@@ -11,9 +11,9 @@ from pathlib import Path
 
 PREFIX = "10.78.0"
 BRIDGE = "br0"
-# A bridge without an address of its own has that of a port, and another one when that port goes: who knew it would not
-# reach the host for up to a minute.
-HARDWARE = "02:00:00:00:78:01"
+# Each card has an address of its own, as real ones have: who knew another would not reach it for up to a minute. A
+# bridge without one has that of a port, and another when that port goes; a guest without one has another at each boot.
+HARDWARE = "02:00:00:00:78:{:02x}"
 LIMIT = 20.0  # seconds for a command that takes milliseconds
 
 
@@ -25,7 +25,7 @@ class Network:
         command("ip", "netns", "add", name)
         for words in (
             "link set lo up",
-            f"link add {BRIDGE} address {HARDWARE} type bridge",
+            f"link add {BRIDGE} address {HARDWARE.format(1)} type bridge",
             f"addr add {PREFIX}.1/24 dev {BRIDGE}",
             f"link set {BRIDGE} up",
         ):
@@ -48,6 +48,7 @@ class Plug:
         self._network = network
         self._port = f"guest{number}"
         self.address = f"{PREFIX}.{number}"
+        self._hardware = HARDWARE.format(number)
         self.namespace = f"{network.name}-{number}"
 
     @property
@@ -62,6 +63,7 @@ class Plug:
         pair = ["link", "add", self._port, "type", "veth", "peer", "name", "host0", "netns", self.namespace]
         command(*host, *pair)
         command(*host, "link", "set", self._port, "master", BRIDGE, "up")
+        command(*guest, "link", "set", "host0", "address", self._hardware)
         command(*guest, "link", "set", "lo", "up")
         command(*guest, "addr", "add", f"{self.address}/24", "dev", "host0")
         command(*guest, "link", "set", "host0", "up")

@@ -61,6 +61,19 @@ echo ready; exec sleep infinity
 """
 
 
+# libvirt takes a QEMU for alive until somebody has reaped it, which the machine's first process may do late.
+REAPER = """
+import ctypes, os
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+os.posix_spawnp("libvirtd", ["libvirtd", "-d"], os.environ)
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+"""
+
+
 class Bed:
     """The namespace, its libvirtd, and the guest services that are started in it."""
 
@@ -83,6 +96,7 @@ class Bed:
         assert self._holder.stdout.readline() == b"ready\n"
         self.root = Path(f"/proc/{self._holder.pid}/root")
         self.services: list[Service] = []
+        self._reapers: list[subprocess.Popen[bytes]] = []
         self.names: list[str] = []
         self.start_daemon()
 
@@ -97,8 +111,9 @@ class Bed:
 
     def start_daemon(self) -> None:
         """Start libvirtd, and wait until it answers."""
-        subprocess.run(self.inside("libvirtd", "-d"), check=True)
-        until(lambda: self.virsh("list", "--all", "--name", check=False) is not None, "libvirtd answers")
+        self._reapers.append(subprocess.Popen(self.inside(sys.executable, "-c", REAPER)))
+        asked = self.inside("virsh", "-q", "-c", URI, "list")
+        until(lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0, "libvirtd answers", SOON)
 
     @property
     def daemon(self) -> int:
@@ -177,6 +192,8 @@ class Bed:
         """Take everything down."""
         self.clear()
         os.kill(self.daemon, signal.SIGTERM)
+        for reaper in self._reapers:
+            reaper.wait(SOON)
         self._holder.kill()
         self._holder.communicate()
 

@@ -86,3 +86,16 @@ def recorded(server: Served, run_id: str, **facts: Any) -> None:
             return True
 
     until(found, str(facts))
+
+
+def kept(server: Served, run_id: str) -> None:
+    """Wait until a run's receipt is on the disk, which its manager was not kept waiting for."""
+
+    def found() -> bool:
+        for folder in ("runs", "receipts"):
+            with suppress(FileNotFoundError):
+                if b'"receipt"' in (server.state / folder / run_id).read_bytes():
+                    return True
+        return False
+
+    until(found, "the receipt is on the disk")

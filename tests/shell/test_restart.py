@@ -19,6 +19,7 @@ from tests.shell.restart_bed import (
     amend,
     crash,
     hang_up,
+    kept,
     recorded,
     restart,
     upgrade,
@@ -154,6 +155,8 @@ def test_ended_before(server: Served, call: Callable[..., Caller], way: Callable
     receipt = first.await_(m.Exited).receipt
     second.launch("sh", "-c", "exit 4")
     second.ended()
+    for caller in (first, second):
+        kept(server, caller.run_id)
     way(server, first, second)
     for caller, code in ((first, 3), (second, 4)):
         again = call(server)

@@ -166,15 +166,16 @@ def ask(*command: str) -> tuple[Opinion, float]:
 def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The time of an answer is bounded; whoever was asked, and its children, are gone then, and reaped."""
     monkeypatch.setattr("cmapp.host.opinion.OPINION_LIMIT", 0.3)
-    note = tmp_path / "pid"
-    opinion, took = ask("/bin/sh", "-c", f"sleep 1000 & echo $! >{note}; wait")
+    note = tmp_path / "pids"
+    opinion, took = ask("/bin/sh", "-c", f"sleep 1000 & echo $$ $! >{note}; wait")
     assert opinion.state is Word.UNKNOWN
     assert "gave no answer within 0.3 s" in opinion.text
     assert 0.3 <= took < 5
+    asked, child = map(int, note.read_text().split())
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(asked, os.WNOHANG)
     gone = time.monotonic() + SOON
-    while Path(f"/proc/{int(note.read_text())}/exe").exists():
+    while Path(f"/proc/{child}/exe").exists():
         assert time.monotonic() < gone
         time.sleep(0.01)
 
